@@ -1,0 +1,125 @@
+"""Adapter versions, aliases and gate findings; knows nothing of how one is trained or stored."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+CHAMPION = "champion"
+
+
+class AdapterState(StrEnum):
+    """A version starts as candidate; the gate makes it accepted or rejected, once."""
+
+    CANDIDATE = "candidate"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True)
+class SiteOutcomes:
+    """What a model said on one site's frozen test split, sample by sample, in one fixed order.
+
+    `subjects`, `labels` and `predicted` have equal length; labels and predictions are class names.
+    """
+
+    site: str
+    subjects: tuple[str, ...]
+    labels: tuple[str, ...]
+    predicted: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GateFinding:
+    """The gate's reading of one site: candidate minus champion, in units of the metric.
+
+    `lower_bound` is the one-sided bootstrap bound over subjects at the plan's confidence; `limit` is what it (or, for
+    a new site, the gain) had to exceed. `role` is "past" for a site the champion was accepted on, else "new".
+    """
+
+    site: str
+    role: str
+    champion: float | None
+    candidate: float
+    difference: float
+    lower_bound: float
+    limit: float
+    passed: bool
+    subjects: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GateDecision:
+    """The gate's verdict on a candidate; accepted only when every finding passed."""
+
+    accepted: bool
+    findings: tuple[GateFinding, ...]
+    margin: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class VersionDraft:
+    """What `registry` needs to register a candidate. `record` is plain JSON: matrix row, seeds, digests, hardware."""
+
+    adapter: str
+    parent: int | None
+    strategy: str
+    backbone_digest: str
+    trained_on: tuple[str, ...]
+    """Sites in the order learnt, the newest last."""
+    classes: tuple[str, ...]
+    metric: str
+    metrics: Mapping[str, float]
+    """Metric per site on the test split: one row of the result matrix."""
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterVersion:
+    """One immutable, numbered version of an adapter. `files` maps file name to (SHA-256, size in bytes)."""
+
+    adapter: str
+    number: int
+    parent: int | None
+    digest: str
+    """SHA-256 of the sorted list of (file name, file digest): names the whole folder."""
+    strategy: str
+    state: AdapterState
+    backbone_digest: str
+    trained_on: tuple[str, ...]
+    classes: tuple[str, ...]
+    metric: str
+    metrics: Mapping[str, float]
+    files: Mapping[str, tuple[str, int]]
+    created_at: datetime
+    gate: GateDecision | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AliasMove:
+    """One append to an alias's history: who moved it, when, from where, to where and why."""
+
+    adapter: str
+    alias: str
+    from_version: int | None
+    to_version: int
+    actor: str
+    reason: str
+    moved_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """One line of the append-only ledger; `digest` covers the entry and the digest before it."""
+
+    position: int
+    recorded_at: datetime
+    actor: str
+    event: str
+    payload: Mapping[str, Any]
+    previous_digest: str
+    digest: str

@@ -1,0 +1,110 @@
+"""Classification and continual-learning metrics on plain arrays; a higher value is better, everywhere.
+
+R[i][j] is the metric of row i (the model in service after experience i) on site j; sites stand in stream order.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+BALANCED_ACCURACY = "balanced_accuracy"
+
+Matrix = Float[np.ndarray, "row site"]
+
+
+def recall_per_class(labels: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
+    """Share of each present class that was recognised, in [0, 1]; classes absent from `labels` do not appear."""
+    true, guess = np.asarray(labels), np.asarray(predicted)
+    return {str(name): float(np.mean(guess[true == name] == name)) for name in np.unique(true)}
+
+
+def balanced_accuracy(labels: Sequence[str], predicted: Sequence[str]) -> float:
+    """Mean recall over the classes present in `labels`, in [0, 1] (Brodersen et al. 2010).
+
+    Raises ValueError on an empty sequence or unequal lengths.
+    """
+    if len(labels) != len(predicted):
+        raise ValueError(f"{len(labels)} labels against {len(predicted)} predictions; pass one of each per sample")
+    if not labels:
+        raise ValueError("balanced accuracy of 0 samples is undefined; pass at least 1")
+    return float(np.mean(list(recall_per_class(labels, predicted).values())))
+
+
+def chance_level(labels: Sequence[str]) -> float:
+    """Balanced accuracy that a constant guess reaches: one over the number of classes present."""
+    return 1.0 / len(set(labels))
+
+
+def expected_calibration_error(
+    confidence: Float[np.ndarray, "sample"], correct: NDArray[np.bool_], bins: int = 15
+) -> float:
+    """Mean gap between confidence and accuracy over equal-width bins, in [0, 1]; LOWER is better (Guo et al. 2017)."""
+    edges = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = [
+        abs(confidence[edges == b].mean() - correct[edges == b].mean()) * np.mean(edges == b) for b in np.unique(edges)
+    ]
+    return float(np.sum(gaps))
+
+
+@dataclass(frozen=True, slots=True)
+class StreamScores:
+    """Summary of one result matrix; `forgetting` maps each past site to best earlier row minus last row."""
+
+    acc: float
+    bwt: float
+    fwt: float
+    forgetting: Mapping[str, float]
+    worst_site: float
+    worst_site_drop: float
+
+
+def average_accuracy(matrix: Matrix) -> float:
+    """ACC: mean of the last row (Lopez-Paz & Ranzato 2017, eq. 2)."""
+    return float(matrix[-1].mean())
+
+
+def backward_transfer(matrix: Matrix) -> float:
+    """BWT: mean over earlier sites of last minus just-learned score; negative means forgetting (ibid., eq. 3)."""
+    last = len(matrix) - 1
+    if last == 0:
+        return 0.0
+    return float(np.mean([matrix[last, j] - matrix[j, j] for j in range(last)]))
+
+
+def forward_transfer(matrix: Matrix, chance: Float[np.ndarray, "site"]) -> float:
+    """FWT: mean over later sites of the score just before learning them, minus chance (ibid., eq. 4)."""
+    rows = len(matrix)
+    if rows == 1:
+        return 0.0
+    return float(np.mean([matrix[j - 1, j] - chance[j] for j in range(1, rows)]))
+
+
+def forgetting_per_site(matrix: Matrix) -> Float[np.ndarray, "site"]:
+    """Best earlier row minus last row for every site but the last; negative means it improved (Chaudhry et al. 2018).
+
+    Rows before a site was learnt do not count: nobody forgets what was never taught.
+    """
+    last = len(matrix) - 1
+    return np.array([matrix[j:last, j].max() - matrix[last, j] for j in range(last)])
+
+
+def summarise(matrix: Sequence[Sequence[float]], sites: Sequence[str], chance: Sequence[float]) -> StreamScores:
+    """Every derived score of a square result matrix (row i in service after experience i on `sites[i]`).
+
+    Raises ValueError when the matrix is not square in `sites`.
+    """
+    values = np.asarray(matrix, dtype=float)
+    if values.shape != (len(sites), len(sites)):
+        raise ValueError(f"result matrix of shape {values.shape} for {len(sites)} sites; give one row per experience")
+    forgotten = forgetting_per_site(values)
+    return StreamScores(
+        acc=average_accuracy(values),
+        bwt=backward_transfer(values),
+        fwt=forward_transfer(values, np.asarray(chance, dtype=float)),
+        forgetting={site: float(value) for site, value in zip(sites, forgotten, strict=False)},
+        worst_site=float(values[-1].min()),
+        worst_site_drop=float(max(forgotten, default=0.0)),
+    )

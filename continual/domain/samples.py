@@ -1,0 +1,106 @@
+"""Samples, subjects, splits and the outcome of an intake; knows nothing of files or databases."""
+
+import hashlib
+import hmac
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+PSEUDONYM_CHARACTERS = 16
+
+
+class Split(StrEnum):
+    """Which side of every evaluation a subject stands on, assigned once and never changed."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+SPLIT_SHARES: Mapping[Split, float] = {Split.TRAIN: 0.60, Split.VALIDATION: 0.15, Split.TEST: 0.25}
+"""Target share of a site's samples on each side."""
+
+
+@dataclass(frozen=True, slots=True)
+class CleanImage:
+    """One standardised, de-identified image as it leaves `continual.imaging`, before it is stored.
+
+    `png` is a lossless 8-bit PNG without metadata; `digest` names its pixels (`sha256_pixels`), so one picture under
+    two file names has one digest. `tags` holds acquisition tags only (manufacturer, kVp, spacing), strings or numbers;
+    `pixel_statistics` holds finite numbers in the units of `continual.imaging.pixel_statistics`.
+    """
+
+    digest: str
+    site: str
+    subject: str
+    label: str | None
+    png: bytes
+    width: int
+    height: int
+    tags: Mapping[str, str | float] = field(default_factory=dict)
+    pixel_statistics: Mapping[str, float] = field(default_factory=dict)
+    acquired_at: datetime | None = None
+    split: Split | None = None
+    """A split the manifest demands; None lets the registry assign one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One stored image with its site, subject, acquisition and, perhaps later, label.
+
+    `subject` is a pseudonym, scoped by site: the same name in two sites is two people. `artifact` is the SHA-256
+    address of the stored PNG. `batch` numbers the intake that brought it.
+    """
+
+    digest: str
+    site: str
+    subject: str
+    label: str | None
+    split: Split
+    artifact: str
+    batch: int
+    tags: Mapping[str, str | float] = field(default_factory=dict)
+    pixel_statistics: Mapping[str, float] = field(default_factory=dict)
+    acquired_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineEntry:
+    """One input that was held back. `position` is its row in the manifest or place in name order, from 1.
+
+    File names can carry patient names, so a position and the file's digest stand for it; `reason` is a full sentence.
+    """
+
+    site: str
+    position: int
+    file_digest: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeSummary:
+    """What one intake did to one site; `new + duplicates + quarantined` is what was offered."""
+
+    site: str
+    batch: int | None
+    new: int
+    duplicates: int
+    quarantined: int
+    relabelled: int = 0
+
+
+def pseudonym(key: bytes, site: str, subject: str) -> str:
+    """Keyed one-way name of a subject within a site: HMAC-SHA256 (RFC 2104), cut to 64 bits in hexadecimal.
+
+    Scoped by site, so the same name in two hospitals gives two pseudonyms.
+    """
+    message = f"{len(site)}:{site}:{subject}".encode()
+    return hmac.new(key, message, hashlib.sha256).hexdigest()[:PSEUDONYM_CHARACTERS]
+
+
+def label_counts(samples: Iterable[Sample]) -> dict[str, int]:
+    """Number of samples per label, unlabelled ones left out, in order of label."""
+    counts = Counter(sample.label for sample in samples if sample.label is not None)
+    return dict(sorted(counts.items()))
