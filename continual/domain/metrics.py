@@ -51,7 +51,7 @@ def expected_calibration_error(
 
 @dataclass(frozen=True, slots=True)
 class StreamScores:
-    """Summary of one result matrix; `forgetting` maps each past site to best earlier row minus last row."""
+    """Summary of one result matrix; `forgetting` maps each site to best earlier row minus last row (0 for the last)."""
 
     acc: float
     bwt: float
@@ -104,7 +104,7 @@ def summarise(matrix: Sequence[Sequence[float]], sites: Sequence[str], chance: S
         acc=average_accuracy(values),
         bwt=backward_transfer(values),
         fwt=forward_transfer(values, np.asarray(chance, dtype=float)),
-        forgetting={site: float(value) for site, value in zip(sites, forgotten, strict=False)},
+        forgetting={site: float(value) for site, value in zip(sites, [*forgotten, 0.0], strict=True)},
         worst_site=float(values[-1].min()),
         worst_site_drop=float(max(forgotten, default=0.0)),
     )

@@ -1,0 +1,174 @@
+"""What the dashboard shows, worked out from the registry: plain values for one template; knows nothing of HTML."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from api.actions import ACTION_WORDS, VERDICT_WORDS, Tone
+from api.predict import drift_state
+from api.schemas import DriftState
+from api.service import Service
+from continual.domain.adapters import CHAMPION, AdapterState, AdapterVersion, AliasMove
+from registry import Update
+
+SIGNS: Mapping[Tone, str] = {Tone.ACT: "!", Tone.WATCH: "↻", Tone.WAIT: "…", Tone.CALM: "✓"}
+UPDATES_READ = 500
+
+
+@dataclass(frozen=True, slots=True)
+class SiteCard:
+    """One site at a glance: what to do first, then why."""
+
+    site: str
+    tone: Tone
+    sign: str
+    headline: str
+    verdict: str
+    reason: str
+    looked_at: datetime | None
+    report: int | None
+    samples: int
+    unlabelled: int
+    quarantined: int
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixCell:
+    """The metric of one version on one site; `learnt` when the version was trained on that site."""
+
+    value: float | None
+    learnt: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixRow:
+    """One version's row of the result matrix."""
+
+    number: int
+    state: AdapterState
+    aliases: tuple[str, ...]
+    cells: tuple[MatrixCell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterBoard:
+    """One adapter: its versions, newest first, with matrix and alias history."""
+
+    name: str
+    metric: str
+    champion: AdapterVersion | None
+    versions: tuple[AdapterVersion, ...]
+    aliases: Mapping[int, tuple[str, ...]]
+    sites: tuple[str, ...]
+    rows: tuple[MatrixRow, ...]
+    moves: tuple[AliasMove, ...]
+
+    def plot(self) -> dict[str, object]:
+        """The matrix as plotly wants it: rows bottom-up are versions in order of number."""
+        return {
+            "metric": self.metric,
+            "sites": list(self.sites),
+            "versions": [" ".join([f"v{row.number}", *_marks(row)]) for row in self.rows],
+            "values": [[cell.value for cell in row.cells] for row in self.rows],
+            "text": [[_cell_text(cell) for cell in row.cells] for row in self.rows],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Dashboard:
+    """Everything on the page. `board` is None while there is no adapter."""
+
+    sites: tuple[SiteCard, ...]
+    adapters: tuple[str, ...]
+    board: AdapterBoard | None
+
+    @property
+    def needing(self) -> int:
+        """Sites where a person has to do something."""
+        return sum(card.tone is Tone.ACT for card in self.sites)
+
+
+def _marks(row: MatrixRow) -> list[str]:
+    return [*row.aliases, *([] if row.state is AdapterState.ACCEPTED else [row.state.value])]
+
+
+def _cell_text(cell: MatrixCell) -> str:
+    if cell.value is None:
+        return ""
+    return f"<b>{cell.value:.2f}</b>" if cell.learnt else f"{cell.value:.2f}"
+
+
+def dashboard_of(service: Service, adapter: str | None) -> Dashboard:
+    """The page's values for one adapter (None or an unknown name: the first one)."""
+    names = tuple(service.registry.adapters.names())
+    shown = adapter if adapter in names else next(iter(names), None)
+    updates = service.registry.updates.list(adapter=shown, limit=UPDATES_READ) if shown else []
+    cards = [_card(service, site, updates) for site in service.registry.samples.sites()]
+    urgency = list(Tone)
+    cards.sort(key=lambda card: urgency.index(card.tone))
+    return Dashboard(tuple(cards), names, _board(service, shown) if shown else None)
+
+
+def _card(service: Service, site: str, updates: Sequence[Update]) -> SiteCard:
+    samples = service.registry.samples.list(site=site)
+    state = drift_state(service, site)
+    headline, tone = _headline(state, _latest(site, updates))
+    return SiteCard(
+        site=site,
+        tone=tone,
+        sign=SIGNS[tone],
+        headline=headline,
+        verdict=VERDICT_WORDS[state.verdict] if state else "Not looked at yet",
+        reason=state.reason if state else "No drift check has run for this site.",
+        looked_at=state.created_at if state else None,
+        report=state.report if state else None,
+        samples=len(samples),
+        unlabelled=sum(sample.label is None for sample in samples),
+        quarantined=len(service.registry.samples.quarantine(site)),
+    )
+
+
+def _latest(site: str, updates: Sequence[Update]) -> Update | None:
+    return max((each for each in updates if each.site == site), key=lambda each: each.id, default=None)
+
+
+def _headline(state: DriftState | None, update: Update | None) -> tuple[str, Tone]:
+    """An update that began after the look has the last word; before that, the verdict's action."""
+    if update is not None and update.outcome == "running":
+        return "Update running", Tone.WATCH
+    looked_at = state.created_at if state else None
+    if update is not None and (looked_at is None or update.started_at > looked_at):
+        if update.outcome == "accepted":
+            return f"Update learnt: version {update.version}", Tone.CALM
+        if update.outcome == "rejected":
+            return "Update rejected by the gate; champion kept", Tone.WATCH
+    if state is None:
+        return "Wait for the first check", Tone.WAIT
+    words = ACTION_WORDS[state.action]
+    return words.headline, words.tone
+
+
+def _board(service: Service, adapter: str) -> AdapterBoard:
+    held = service.registry.adapters
+    versions = sorted(held.list(adapter), key=lambda version: version.number)
+    aliases: dict[int, tuple[str, ...]] = {}
+    for alias, number in sorted(held.aliases(adapter).items()):
+        aliases[number] = (*aliases.get(number, ()), alias)
+    learnt = [site for version in versions for site in version.trained_on]
+    sites = tuple(dict.fromkeys([*learnt, *(site for version in versions for site in version.metrics)]))
+    champion = next((version for version in versions if CHAMPION in aliases.get(version.number, ())), None)
+    return AdapterBoard(
+        name=adapter,
+        metric=versions[-1].metric.replace("_", " ") if versions else "",
+        champion=champion,
+        versions=tuple(reversed(versions)),
+        aliases=aliases,
+        sites=sites,
+        rows=tuple(_row(version, sites, aliases.get(version.number, ())) for version in versions),
+        moves=tuple(sorted(held.history(adapter, CHAMPION), key=lambda move: move.moved_at, reverse=True)),
+    )
+
+
+def _row(version: AdapterVersion, sites: Sequence[str], aliases: tuple[str, ...]) -> MatrixRow:
+    cells = tuple(MatrixCell(version.metrics.get(site), site in version.trained_on) for site in sites)
+    return MatrixRow(version.number, version.state, aliases, cells)

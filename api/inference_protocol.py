@@ -1,0 +1,192 @@
+"""The Open Inference Protocol (KServe v2 REST) over the same desk; knows nothing of models or image formats.
+
+Input is one tensor: `BYTES` of base64 images in any shape, or `UINT8` pixels of shape [height, width, 3] or
+[image, height, width, 3]. Outputs are `scores` (FP32 [image, class], in the order of `classes`) and `label` (BYTES).
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Callable
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field, ValidationError
+
+from api.parameters import AdapterName, Held, Number
+from api.problems import Problem
+from api.schemas import Version
+from api.service import service_of
+from api.serving import Pixels, Prediction, checked, decoded
+from api.uploads import read_body
+
+IMAGES_PER_CALL = 16
+
+router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+
+
+class Tensor(BaseModel):
+    """One named array, flattened in row-major order or nested."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[Any]
+
+
+class InferenceRequest(BaseModel):
+    """What a client asks; exactly one input."""
+
+    id: str | None = None
+    inputs: list[Tensor] = Field(min_length=1, max_length=1)
+
+
+class InferenceAnswer(BaseModel):
+    """What a version said, with the version that said it."""
+
+    model_name: str
+    model_version: str
+    id: str | None
+    parameters: dict[str, str]
+    outputs: list[Tensor]
+
+
+@router.get("")
+async def server() -> dict[str, Any]:
+    """Name and extensions of this server."""
+    return {"name": "continual", "version": "1", "extensions": []}
+
+
+@router.get("/health/live")
+async def live() -> dict[str, bool]:
+    """The process answers."""
+    return {"live": True}
+
+
+@router.get("/health/ready")
+def ready(service: Held) -> dict[str, bool]:
+    """Database and artifact store answer; 503 otherwise."""
+    try:
+        service.registry.adapters.alias_revision()
+        service.registry.artifacts.has("0" * 64)
+    except Exception as error:
+        # Whatever a store or driver throws, it means the same here; its text may hold a connection's secrets.
+        detail = f"the registry does not answer ({type(error).__name__}); check its database and artifact store"
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail) from error
+    return {"ready": True}
+
+
+@router.get("/models/{name}")
+@router.get("/models/{name}/versions/{number}")
+def metadata(service: Held, name: AdapterName, number: Number | None = None) -> dict[str, Any]:
+    """Inputs, outputs and classes of a version (without a number: the champion)."""
+    held = service.registry.adapters
+    version = held.current(name) if number is None else held.get(name, number)
+    return {
+        "name": name,
+        "versions": [str(version.number)],
+        "platform": "peft_lora",
+        "inputs": [{"name": "image", "datatype": "BYTES", "shape": [-1]}],
+        "outputs": [
+            {"name": "scores", "datatype": "FP32", "shape": [-1, len(version.classes)]},
+            {"name": "label", "datatype": "BYTES", "shape": [-1]},
+        ],
+        "parameters": Version.of(version).model_dump(mode="json", include={"classes", "digest", "backbone_digest"}),
+    }
+
+
+@router.get("/models/{name}/ready")
+@router.get("/models/{name}/versions/{number}/ready")
+async def model_ready(request: Request, name: AdapterName, number: Number | None = None) -> dict[str, Any]:
+    """Loads the version and says so; 503 when its proof of life fails."""
+    version = await service_of(request).desk.load(name, number)
+    return {"name": name, "version": str(version.number), "ready": True}
+
+
+@router.post("/models/{name}/infer", openapi_extra={"requestBody": {"content": {"application/json": {}}}})
+@router.post(
+    "/models/{name}/versions/{number}/infer", openapi_extra={"requestBody": {"content": {"application/json": {}}}}
+)
+async def infer(request: Request, name: AdapterName, number: Number | None = None) -> InferenceAnswer:
+    """Scores and labels of up to 16 images."""
+    service = service_of(request)
+    with service.desk.seat():
+        asked = parsed(await read_body(request, service.options.max_upload_bytes))
+        answer = await service.desk.predict(name, number, images_of(asked.inputs[0]))
+    return _as_answer(asked.id, answer)
+
+
+def parsed(body: bytes) -> InferenceRequest:
+    """The request in the protocol's form; raises Problem 422 without repeating any of it."""
+    try:
+        return InferenceRequest.model_validate(json.loads(body))
+    except (ValidationError, ValueError, RecursionError) as error:
+        detail = 'the body is not an inference request; send {"inputs": [{"name", "shape", "datatype", "data"}]}'
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail) from error
+
+
+def images_of(tensor: Tensor) -> list[Callable[[], Pixels]]:
+    """One reader per image, to be run where decoding is allowed; raises Problem 422 for a tensor of another kind."""
+    if tensor.datatype == "BYTES":
+        count = len(tensor.data)
+        readers: list[Callable[[], Pixels]] = [partial(_decoded_text, text) for text in tensor.data]
+    elif tensor.datatype == "UINT8":
+        images = _pixels(tensor)
+        count = len(images)
+        readers = [partial(checked, image) for image in images]
+    else:
+        raise Problem(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            f"datatype is {tensor.datatype[:20]!r}, must be BYTES (base64 images) or UINT8 (pixels); convert it",
+        )
+    if not 1 <= count <= IMAGES_PER_CALL:
+        detail = f"the tensor holds {count} images, must be 1 to {IMAGES_PER_CALL}; split the request"
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
+    return readers
+
+
+def _decoded_text(text: object) -> Pixels:
+    try:
+        data = base64.b64decode(str(text), validate=True)
+    except (binascii.Error, ValueError) as error:
+        detail = "a BYTES element is not base64; encode each image's bytes with base64"
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail) from error
+    return decoded(data)
+
+
+def _pixels(tensor: Tensor) -> list[Pixels]:
+    shape = tensor.shape
+    if len(shape) not in (3, 4) or shape[-1] != 3 or min(shape) < 1:
+        detail = f"shape is {shape[:8]}, must be [height, width, 3] or [image, height, width, 3]; reshape the tensor"
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
+    try:
+        values = np.asarray(tensor.data, dtype=np.int64).reshape(-1, *shape[-3:])
+    except (ValueError, TypeError, OverflowError) as error:
+        detail = f"data does not fill shape {shape} with whole numbers; send one number per pixel and channel"
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail) from error
+    if len(shape) == 4 and len(values) != shape[0]:
+        detail = f"data holds {len(values)} images, shape says {shape[0]}; make them equal"
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
+    if values.size and (values.min() < 0 or values.max() > 255):
+        detail = f"pixels range from {values.min()} to {values.max()}, must lie in 0 to 255; rescale them"
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
+    return list(values.astype(np.uint8))
+
+
+def _as_answer(asked_id: str | None, answer: Prediction) -> InferenceAnswer:
+    version, count = answer.version, len(answer.scores)
+    scores = [float(each[name]) for each in answer.scores for name in version.classes]
+    labels = [max(each, key=each.__getitem__) for each in answer.scores]
+    return InferenceAnswer(
+        model_name=version.adapter,
+        model_version=str(version.number),
+        id=asked_id,
+        parameters={"backbone_digest": answer.backbone_digest, "classes": ",".join(version.classes)},
+        outputs=[
+            Tensor(name="scores", datatype="FP32", shape=[count, len(version.classes)], data=scores),
+            Tensor(name="label", datatype="BYTES", shape=[count], data=labels),
+        ],
+    )

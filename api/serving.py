@@ -1,0 +1,124 @@
+"""One desk that loads versions and predicts, one image at a time; knows nothing of HTTP or of models inside."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import numpy as np
+from numpy.typing import NDArray
+
+from api.options import Predictor
+from api.problems import Problem
+from continual.domain.adapters import AdapterState, AdapterVersion
+from continual.domain.errors import NotAcceptedError
+from registry import Registry
+
+LOADED_VERSIONS = 4
+"""Predictors kept in memory: a champion, its challenger and the two before them."""
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What one version said about some images: for each, the probability per class in [0, 1]."""
+
+    version: AdapterVersion
+    backbone_digest: str
+    scores: tuple[Mapping[str, float], ...]
+
+
+class PredictionDesk:
+    """Holds the loaded predictors and the one thread they may be used on.
+
+    PEFT's layers are not thread-safe, so decoding, loading and predicting queue for a single thread; that also bounds
+    the memory that images take once decoded.
+    """
+
+    def __init__(self, registry: Registry, loader: Callable[[AdapterVersion], Predictor], max_waiting: int) -> None:
+        self._registry = registry
+        self._loader = loader
+        self._max_waiting = max_waiting
+        self._waiting = 0
+        self._loaded: OrderedDict[tuple[str, int], Predictor] = OrderedDict()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="predict")
+
+    @contextmanager
+    def seat(self) -> Iterator[None]:
+        """A place in the queue, taken before the upload is read; raises Problem 503 when all are taken."""
+        if self._waiting >= self._max_waiting:
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"{self._waiting} predictions are waiting, the limit is {self._max_waiting}; try again in a second",
+                {"retry-after": "1"},
+            )
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+
+    async def predict(self, adapter: str, number: int | None, images: Sequence[Callable[[], Pixels]]) -> Prediction:
+        """Scores of version `number` (None: the champion); each image is decoded on the desk's thread.
+
+        Raises NotFoundError, NotAcceptedError, AdapterMismatchError, or whatever an image's decoding raises.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._predict, adapter, number, images)
+
+    async def load(self, adapter: str, number: int | None) -> AdapterVersion:
+        """Load a version so that the next prediction finds it ready; same errors as `predict`."""
+        loop = asyncio.get_running_loop()
+        return (await loop.run_in_executor(self._thread, self._predict, adapter, number, ())).version
+
+    def close(self) -> None:
+        """Drop what still waits and let the thread end."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _predict(self, adapter: str, number: int | None, images: Sequence[Callable[[], Pixels]]) -> Prediction:
+        version = self._version(adapter, number)
+        predictor = self._predictor(version)
+        scores = tuple(dict(predictor.predict(read())) for read in images)
+        return Prediction(version, predictor.backbone_digest, scores)
+
+    def _version(self, adapter: str, number: int | None) -> AdapterVersion:
+        if number is None:
+            return self._registry.adapters.current(adapter)
+        version = self._registry.adapters.get(adapter, number)
+        if version.state is not AdapterState.ACCEPTED:
+            raise NotAcceptedError(
+                f"version {number} of {adapter} is {version.state}, only accepted versions predict; "
+                "ask for the champion or another version"
+            )
+        return version
+
+    def _predictor(self, version: AdapterVersion) -> Predictor:
+        key = (version.adapter, version.number)
+        if key not in self._loaded:
+            self._loaded[key] = self._loader(version)
+        self._loaded.move_to_end(key)
+        while len(self._loaded) > LOADED_VERSIONS:
+            self._loaded.popitem(last=False)
+        return self._loaded[key]
+
+
+def decoded(data: bytes) -> Pixels:
+    """Pixels [height, width, 3] of one image file that passed the quality gate.
+
+    Raises UnreadableImageError or QualityError.
+    """
+    from continual.imaging import decode_image
+
+    return checked(decode_image(data).pixels)
+
+
+def checked(pixels: Pixels) -> Pixels:
+    """The same pixels, once the quality gate let them through; raises QualityError."""
+    from continual.imaging import check_quality
+
+    check_quality(pixels)
+    return pixels

@@ -1,0 +1,83 @@
+"""Sources to clean images: read, decode, quality gate, pixel statistics, pseudonym, lossless PNG.
+
+One bad file becomes one quarantine entry and never stops the others. Knows nothing of where clean images are stored.
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+
+from continual.domain.digests import sha256_pixels
+from continual.domain.errors import IntakeError, QualityError, SettingsError, UnreadableImageError
+from continual.domain.samples import CleanImage, QuarantineEntry, pseudonym
+from continual.imaging.decoding import DecodedImage, decode_image
+from continual.imaging.measurements import pixel_statistics
+from continual.imaging.quality import check_quality
+from continual.imaging.sources import ImageSource, file_digest
+
+MAX_FILE_BYTES = 512 * 1024 * 1024
+"""Largest file that is read into memory."""
+
+
+def clean_images(sources: Iterable[ImageSource], key: bytes) -> Iterator[CleanImage | QuarantineEntry]:
+    """One clean image or one quarantine entry per source, in order, lazily; `key` is the secret of the pseudonyms.
+
+    Nothing yielded holds a name, identifier, UID, path or day: `acquired_at` is cut to the month. Raises SettingsError
+    on an empty key, at the call.
+    """
+    if not key:
+        raise SettingsError("the pseudonym key is empty; set a secret of at least 1 byte, the same for every intake")
+    return (_clean(source, key) for source in sources)
+
+
+def _clean(source: ImageSource, key: bytes) -> CleanImage | QuarantineEntry:
+    try:
+        return _standardise(source, decode_image(_read(source)), key)
+    except IntakeError as error:
+        return QuarantineEntry(source.site, source.position, file_digest(source.path, source.position), str(error))
+
+
+def _read(source: ImageSource) -> bytes:
+    try:
+        size = source.path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise UnreadableImageError(
+                f"the file has {size} bytes, at most {MAX_FILE_BYTES} are read; send single frames"
+            )
+        return source.path.read_bytes()
+    except (OSError, ValueError) as error:
+        # Without the error's own text: it quotes the path. ValueError: a NUL in the name.
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise UnreadableImageError(f"the file cannot be read ({reason}); check that it is there and readable") from None
+
+
+def _standardise(source: ImageSource, decoded: DecodedImage, key: bytes) -> CleanImage:
+    if decoded.tags.get("burned_in_annotation") == "YES":
+        raise QualityError(
+            "the header says that annotation is burned into the pixels, which may show the patient's name; black it "
+            "out and set BurnedInAnnotation to NO"
+        )
+    check_quality(decoded.pixels)
+    subject = source.subject or decoded.subject
+    if not subject:
+        raise UnreadableImageError("neither the list nor the image names a subject; fill in the subject or PatientID")
+    # Loaded already by decode_image, and kept out of module scope so that importing this room loads no pillow.
+    from continual.imaging.rasters import encode_png
+
+    height, width = decoded.pixels.shape[:2]
+    return CleanImage(
+        digest=sha256_pixels(decoded.pixels),
+        site=source.site,
+        subject=pseudonym(key, source.site, subject),
+        label=source.label,
+        png=encode_png(decoded.pixels),
+        width=width,
+        height=height,
+        tags=decoded.tags,
+        pixel_statistics=pixel_statistics(decoded.pixels),
+        acquired_at=source.acquired_at or decoded.acquired_at,
+        split=source.split,
+    )
+
+
+def _month(moment: datetime | None) -> datetime | None:
+    return None if moment is None else datetime(moment.year, moment.month, 1, tzinfo=UTC)

@@ -1,0 +1,92 @@
+"""Bytes to pixels: sniffs the format by its first bytes, never by a name; knows nothing of folders, sites or labels."""
+
+import zlib
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+
+from continual.domain.errors import UnreadableImageError
+
+MAX_SIDE = 8192
+"""Longest side in pixels that is decoded; a whole-slide scan must be cut into tiles first."""
+
+Pixels = UInt8[np.ndarray, "height width 3"]
+
+_DICOM_PREAMBLE_BYTES = 128
+_NIFTI_HEADER_BYTES = 352
+
+
+class ImageFormat(StrEnum):
+    """What the first bytes say a file is."""
+
+    DICOM = "dicom"
+    PNG = "png"
+    JPEG = "jpeg"
+    NIFTI = "nifti"
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """One image as 8-bit RGB, shape (height, width, 3), with its acquisition tags.
+
+    `tags` hold names from an allow-list only. `subject` is the raw DICOM PatientID and `sop_instance_uid` the raw UID:
+    the caller pseudonymises or drops them. `acquired_at` is cut to the month (first day, UTC): a full date identifies.
+    """
+
+    pixels: NDArray[np.uint8]
+    tags: dict[str, str | float] = field(default_factory=dict)
+    subject: str | None = None
+    acquired_at: datetime | None = None
+    sop_instance_uid: str | None = None
+
+
+def decode_image(data: bytes) -> DecodedImage:
+    """Pixels and acquisition tags of one DICOM, PNG or JPEG file given as bytes.
+
+    Raises UnreadableImageError for anything else: empty, truncated, not an image, a volume, or larger than the limits.
+    """
+    kind = sniff_format(data)
+    if kind is ImageFormat.DICOM:
+        from continual.imaging.dicom import decode_dicom
+
+        return decode_dicom(data)
+    if kind in (ImageFormat.PNG, ImageFormat.JPEG):
+        from continual.imaging.rasters import decode_raster
+
+        return decode_raster(data)
+    if kind is ImageFormat.NIFTI:
+        raise UnreadableImageError("the file is a NIfTI volume; volumes come later, export its slices as DICOM or PNG")
+    if not data:
+        raise UnreadableImageError("the file is empty (0 bytes); export it again")
+    raise UnreadableImageError(
+        f"the {len(data)} bytes are no image known here; send DICOM with its file header (DICM at byte 128), PNG, JPEG"
+    )
+
+
+def sniff_format(head: bytes) -> ImageFormat | None:
+    """The format that the first 512 bytes or more show, None when it is none of ours."""
+    if head[_DICOM_PREAMBLE_BYTES : _DICOM_PREAMBLE_BYTES + 4] == b"DICM":
+        return ImageFormat.DICOM
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return ImageFormat.PNG
+    if head.startswith(b"\xff\xd8\xff"):
+        return ImageFormat.JPEG
+    if _is_nifti(_gunzipped_head(head) if head.startswith(b"\x1f\x8b") else head):
+        return ImageFormat.NIFTI
+    return None
+
+
+def _gunzipped_head(head: bytes) -> bytes:
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, _NIFTI_HEADER_BYTES)
+    except zlib.error:
+        return b""
+
+
+def _is_nifti(head: bytes) -> bool:
+    # NIfTI-1 keeps its magic at byte 344, NIfTI-2 at byte 4.
+    return head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0")

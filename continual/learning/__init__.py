@@ -1,0 +1,92 @@
+"""Learning: backbones, LoRA adapters, streams, replay memory, strategies, evaluation and prediction.
+
+The one door of torch, Avalanche, PEFT and timm. Knows nothing of databases, HTTP or schedules. Names load on first
+use: serving a prediction never pays for the import of a training library.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from continual.learning.activations import ActivationCache, ActivationKey
+    from continual.learning.adapter_files import network_record, read_adapter, read_importance, write_adapter
+    from continual.learning.backbones import BackboneWeights, build_network, resolve_backbone, weights_from_bytes
+    from continual.learning.devices import bound_threads, choose_device
+    from continual.learning.environment import training_environment
+    from continual.learning.evaluation import SiteScore, probabilities, site_outcomes
+    from continual.learning.learner import TrainingOptions, UpdateRequest, importance_of, learn
+    from continual.learning.memory import select_memory
+    from continual.learning.network import AdaptedNetwork, LoraShape, first_tuned_block
+    from continual.learning.predictor import Predictor, load_predictor
+    from continual.learning.pretraining import pretrain_backbone
+    from continual.learning.strategies import STRATEGIES, Importance
+
+_HOMES = {
+    "ActivationCache": "activations",
+    "ActivationKey": "activations",
+    "AdaptedNetwork": "network",
+    "BackboneWeights": "backbones",
+    "Importance": "strategies",
+    "LoraShape": "network",
+    "Predictor": "predictor",
+    "STRATEGIES": "strategies",
+    "SiteScore": "evaluation",
+    "TrainingOptions": "learner",
+    "UpdateRequest": "learner",
+    "bound_threads": "devices",
+    "build_network": "backbones",
+    "choose_device": "devices",
+    "first_tuned_block": "network",
+    "importance_of": "learner",
+    "learn": "learner",
+    "load_predictor": "predictor",
+    "network_record": "adapter_files",
+    "pretrain_backbone": "pretraining",
+    "probabilities": "evaluation",
+    "read_adapter": "adapter_files",
+    "read_importance": "adapter_files",
+    "resolve_backbone": "backbones",
+    "select_memory": "memory",
+    "site_outcomes": "evaluation",
+    "training_environment": "environment",
+    "weights_from_bytes": "backbones",
+    "write_adapter": "adapter_files",
+}
+
+__all__ = [
+    "STRATEGIES",
+    "ActivationCache",
+    "ActivationKey",
+    "AdaptedNetwork",
+    "BackboneWeights",
+    "Importance",
+    "LoraShape",
+    "Predictor",
+    "SiteScore",
+    "TrainingOptions",
+    "UpdateRequest",
+    "bound_threads",
+    "build_network",
+    "choose_device",
+    "first_tuned_block",
+    "importance_of",
+    "learn",
+    "load_predictor",
+    "network_record",
+    "pretrain_backbone",
+    "probabilities",
+    "read_adapter",
+    "read_importance",
+    "resolve_backbone",
+    "select_memory",
+    "site_outcomes",
+    "training_environment",
+    "weights_from_bytes",
+    "write_adapter",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,103 @@
+"""Cached activations: tokens at the split and frozen features, one file per image and view, named by digests.
+
+A file is written whole or not at all, so a killed process leaves nothing half done; a wrong key is simply never asked
+for. Knows numpy files and the frozen network; knows nothing of databases: pixels come from a function it is given.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float16, UInt8
+from timm.models.vision_transformer import VisionTransformer
+
+from continual.domain.samples import Sample
+from continual.learning.network import embed_prefix, finish_features
+from continual.learning.views import standardise, view_of
+
+BATCH = 32
+PixelSource = Callable[[Sample], UInt8[np.ndarray, "height width 3"]]
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationKey:
+    """What an activation depends on besides the image: the weights, the split and the side in pixels."""
+
+    backbone_digest: str
+    blocks: int
+    image_size: int
+
+    def folder(self) -> str:
+        """Name of the folder that holds this key's files."""
+        return f"{self.backbone_digest[:16]}-b{self.blocks}-s{self.image_size}"
+
+
+def _write_whole(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.save(file, values, allow_pickle=False)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class ActivationCache:
+    """Tokens (16-bit) and frozen features (32-bit) of images by digest; `fill` computes what is missing."""
+
+    def __init__(self, folder: Path, key: ActivationKey, network: VisionTransformer, device: torch.device) -> None:
+        self._folder = folder / key.folder()
+        self.key = key
+        self._network = network.to(device)
+        self._device = device
+
+    def fill(self, samples: Iterable[Sample], views: int, pixels_of: PixelSource, progress: Progress) -> None:
+        """Compute views 0 to `views` - 1 of every sample that lacks them; `progress` is told how many images ended."""
+        waiting: list[Sample] = []
+        for sample in samples:
+            if all(self._tokens_path(sample.digest, view).exists() for view in range(views)):
+                progress(1)
+                continue
+            waiting.append(sample)
+        for batch in _batches(waiting, BATCH):
+            pixels = [pixels_of(sample) for sample in batch]
+            for view in range(views):
+                self._compute(batch, pixels, view)
+            progress(len(batch))
+
+    def tokens(self, digest: str, view: int) -> Float16[np.ndarray, "token width"]:
+        """Tokens at the split of one image's view; FileNotFoundError when `fill` has not been asked for it."""
+        stored: Float16[np.ndarray, "token width"] = np.load(self._tokens_path(digest, view), allow_pickle=False)
+        return stored
+
+    def features(self, digests: Sequence[str]) -> Float[np.ndarray, "image feature"]:
+        """Frozen features of view 0, one row per digest in the order given."""
+        return np.stack([np.load(self._features_path(digest), allow_pickle=False) for digest in digests])
+
+    def _compute(self, batch: Sequence[Sample], pixels: Sequence[np.ndarray], view: int) -> None:
+        images = torch.stack([standardise(view_of(image, view), self.key.image_size) for image in pixels])
+        tokens = embed_prefix(self._network, images.to(self._device), self.key.blocks)
+        if view == 0:
+            features = finish_features(self._network, tokens, self.key.blocks).cpu().numpy()
+            for sample, row in zip(batch, features, strict=True):
+                _write_whole(self._features_path(sample.digest), row)
+        for sample, row in zip(batch, tokens.half().cpu().numpy(), strict=True):
+            _write_whole(self._tokens_path(sample.digest, view), row)
+
+    def _tokens_path(self, digest: str, view: int) -> Path:
+        return self._folder / digest[:2] / f"{digest}.v{view}.npy"
+
+    def _features_path(self, digest: str) -> Path:
+        return self._folder / digest[:2] / f"{digest}.features.npy"
+
+
+def _batches(samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:
+    for start in range(0, len(samples), size):
+        yield samples[start : start + size]

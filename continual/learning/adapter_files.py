@@ -1,0 +1,150 @@
+"""An adapter version's folder as bytes: PEFT's own files, the head, importance, golden outputs, record and model card.
+
+Loading recomputes the golden outputs and refuses an adapter that does not reproduce them. Knows PEFT's format and
+safetensors; knows nothing of where the bytes are kept.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load, save
+from torch import Tensor
+
+from continual.domain.errors import AdapterMismatchError
+from continual.learning.backbones import BackboneWeights, build_network
+from continual.learning.model_card import model_card
+from continual.learning.network import AdaptedNetwork, LoraShape, embed_prefix
+from continual.learning.views import standardise
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIGURATION = "adapter_config.json"
+HEAD_WEIGHTS = "head.safetensors"
+IMPORTANCE = "importance.safetensors"
+GOLDEN_OUTPUTS = "golden.safetensors"
+RECORD = "record.json"
+CARD = "README.md"
+
+GOLDEN_IMAGES = 4
+GOLDEN_SIDE_PX = 64
+GOLDEN_TOLERANCE = 5e-3
+"""Largest difference of class scores that rounding on another machine explains."""
+
+
+def write_adapter(
+    network: AdaptedNetwork, importance: Mapping[str, Tensor], record: Mapping[str, Any]
+) -> dict[str, bytes]:
+    """The version's folder, file name to bytes; `record` must hold what `network_record` gives, under "network"."""
+    configuration = network.peft.peft_config["default"].to_dict()
+    configuration["base_model_name_or_path"] = record["network"]["backbone"]
+    configuration["inference_mode"] = True
+    adapter = {name: weight.contiguous() for name, weight in get_peft_model_state_dict(network.peft).items()}
+    return {
+        ADAPTER_WEIGHTS: save(_on_cpu(adapter), metadata={"format": "pt"}),
+        ADAPTER_CONFIGURATION: json.dumps(configuration, indent=2, sort_keys=True, default=_plain).encode(),
+        HEAD_WEIGHTS: save(_on_cpu(network.head.state_dict())),
+        IMPORTANCE: save(_on_cpu(importance)),
+        GOLDEN_OUTPUTS: save({"scores": golden_scores(network, record["network"]["image_size"]).cpu()}),
+        RECORD: json.dumps(record, indent=2, sort_keys=True, allow_nan=False).encode(),
+        CARD: model_card(record).encode(),
+    }
+
+
+def network_record(network: AdaptedNetwork, weights: BackboneWeights, image_size: int) -> dict[str, Any]:
+    """What loading needs to rebuild the network: plain JSON."""
+    return {
+        "backbone": weights.name,
+        "backbone_digest": weights.digest,
+        "image_size": image_size,
+        "classes": list(network.classes),
+        "lora_rank": network.shape.rank,
+        "lora_alpha": network.shape.alpha,
+        "lora_blocks": network.shape.blocks,
+        "trainable_parameters": sum(weight.numel() for weight in network.trainable().values()),
+        "trainable_share": network.trainable_share(),
+    }
+
+
+def read_adapter(weights: BackboneWeights, files: Mapping[str, bytes], device: torch.device) -> AdaptedNetwork:
+    """The network of a stored version, proved alive.
+
+    Raises AdapterMismatchError when the backbone is another, a file is missing, or golden outputs differ.
+    """
+    absent = {ADAPTER_WEIGHTS, HEAD_WEIGHTS, GOLDEN_OUTPUTS, RECORD} - set(files)
+    if absent:
+        raise AdapterMismatchError(f"the version lacks {sorted(absent)}; restore its folder from the artifact store")
+    shape = json.loads(files[RECORD])["network"]
+    if shape["backbone_digest"] != weights.digest:
+        raise AdapterMismatchError(
+            f"the version was trained on backbone {shape['backbone_digest'][:12]}, not {weights.digest[:12]}; "
+            "load the backbone it names"
+        )
+    lora = LoraShape(shape["lora_rank"], shape["lora_alpha"], shape["lora_blocks"])
+    network = AdaptedNetwork(build_network(weights), lora, shape["classes"])
+    _load_weights(network, files)
+    network.to(device).eval()
+    _prove_alive(network, files, shape["image_size"])
+    return network
+
+
+def read_importance(files: Mapping[str, bytes], device: torch.device) -> dict[str, Tensor]:
+    """The stored importance of each trainable weight; empty where the version has none."""
+    return {name: value.to(device) for name, value in load(files[IMPORTANCE]).items()} if IMPORTANCE in files else {}
+
+
+@torch.inference_mode()
+def golden_scores(network: AdaptedNetwork, image_size: int) -> Float[Tensor, "image klass"]:
+    """Class scores on fixed synthetic images, through the whole path from pixels to head."""
+    network.eval()
+    device = next(network.parameters()).device
+    images = torch.stack([standardise(pixels, image_size) for pixels in _golden_pixels()])
+    scores: Tensor = network(embed_prefix(network.vision, images.to(device), network.split))
+    return scores
+
+
+def _golden_pixels() -> list[np.ndarray]:
+    """Smooth colour fields of known frequencies: made, not taken, so no patient's image is kept."""
+    across = np.linspace(0, 2 * np.pi, GOLDEN_SIDE_PX)
+    fields = []
+    for number in range(1, GOLDEN_IMAGES + 1):
+        waves = [np.outer(np.sin(number * across + shift), np.cos((number + 1) * across)) for shift in (0, 1, 2)]
+        fields.append(((np.stack(waves, axis=2) + 1) * 127.5).astype(np.uint8))
+    return fields
+
+
+def _load_weights(network: AdaptedNetwork, files: Mapping[str, bytes]) -> None:
+    outcome = set_peft_model_state_dict(network.peft, load(files[ADAPTER_WEIGHTS]))
+    if outcome.unexpected_keys:
+        raise AdapterMismatchError(
+            f"{len(outcome.unexpected_keys)} adapter weights fit no layer of the backbone, "
+            f"first {outcome.unexpected_keys[0]!r}; load the backbone it was trained on"
+        )
+    try:
+        network.head.load_state_dict(load(files[HEAD_WEIGHTS]))
+    except RuntimeError as error:
+        raise AdapterMismatchError(
+            f"the head does not fit {len(network.classes)} classes; restore {HEAD_WEIGHTS}"
+        ) from error
+
+
+def _prove_alive(network: AdaptedNetwork, files: Mapping[str, bytes], image_size: int) -> None:
+    expected = load(files[GOLDEN_OUTPUTS])["scores"]
+    found = golden_scores(network, image_size).cpu()
+    worst = float((found - expected).abs().max())
+    if not worst <= GOLDEN_TOLERANCE:
+        raise AdapterMismatchError(
+            f"golden outputs differ by {worst:.4g}, above {GOLDEN_TOLERANCE}: the adapter does not apply as it was "
+            "trained; restore the version's files and use the library versions in its record"
+        )
+
+
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def _plain(value: Any) -> Any:
+    return sorted(value) if isinstance(value, set) else str(value)

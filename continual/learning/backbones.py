@@ -1,0 +1,181 @@
+"""Frozen foundation models: found by path, local hub cache or hub, known by the SHA-256 of their weights.
+
+Knows timm's vision transformers and the safetensors format; knows nothing of adapters, sites or databases.
+"""
+
+import json
+import os
+import socket
+import struct
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from continual.domain.digests import sha256_bytes
+from continual.domain.errors import BackboneError
+
+NETWORK_PROBE_SECONDS = 1.5
+HUB_HOST = "huggingface.co"
+METADATA_KEY = "continual_backbone"
+# (embedding width, depth, patch side, has layer scale) of the architectures that are told by their shapes alone.
+KNOWN_SHAPES: Mapping[tuple[int, int, int, bool], str] = {
+    (384, 12, 14, True): "vit_small_patch14_dinov2",
+    (768, 12, 14, True): "vit_base_patch14_dinov2",
+    (1024, 24, 14, True): "vit_large_patch14_dinov2",
+    (192, 12, 16, False): "vit_tiny_patch16_224",
+    (384, 12, 16, False): "vit_small_patch16_224",
+    (768, 12, 16, False): "vit_base_patch16_224",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneWeights:
+    """A backbone as bytes: `data` is a safetensors file, `name` its timm architecture, `digest` its SHA-256.
+
+    `arguments` are the constructor arguments where the architecture is not one of timm's named ones (empty otherwise).
+    """
+
+    name: str
+    digest: str
+    data: bytes = field(repr=False)
+    arguments: Mapping[str, int] = field(default_factory=dict)
+
+
+def resolve_backbone(reference: str, name: str | None = None) -> BackboneWeights:
+    """Weights for `reference`: a path to a safetensors file, else a timm name in the local hub cache, else the hub.
+
+    `name` is the timm architecture of a file whose metadata and shapes do not tell. Raises BackboneError, within two
+    seconds where there is no network, naming what was tried.
+    """
+    path = Path(reference).expanduser()
+    if path.is_file():
+        return weights_from_bytes(path.read_bytes(), name)
+    if path.suffix == ".safetensors" or len(path.parts) > 2:
+        raise BackboneError(f"backbone file {path.name!r} does not exist at the path given; correct --backbone")
+    return weights_from_bytes(_from_hub(reference).read_bytes(), name or reference)
+
+
+def weights_from_bytes(data: bytes, name: str | None = None) -> BackboneWeights:
+    """Read a safetensors file's header and tell its architecture by `name`, its metadata, or its shapes, in that order.
+
+    Raises BackboneError when the bytes are not safetensors or the architecture cannot be told.
+    """
+    header = _header(data)
+    told = json.loads(header.get("__metadata__", {}).get(METADATA_KEY, "{}"))
+    architecture = name or told.get("name") or _name_from_shapes(header)
+    return BackboneWeights(architecture, sha256_bytes(data), data, told.get("arguments", {}))
+
+
+def build_network(weights: BackboneWeights) -> VisionTransformer:
+    """The frozen network in eval mode, float32, on the CPU, every weight loaded strictly.
+
+    Raises BackboneError when the weights do not fit the architecture.
+    """
+    network = _empty_network(weights)
+    try:
+        state = {key: value.float() for key, value in load(weights.data).items()}
+        network.load_state_dict(state, strict=True)
+    except (RuntimeError, SafetensorError) as error:
+        detail = str(error).splitlines()[:3]
+        raise BackboneError(
+            f"backbone weights do not fit {weights.name}: {' '.join(detail)[:300]}; "
+            "pass the matching architecture with --backbone-name"
+        ) from error
+    network.eval()
+    network.requires_grad_(requires_grad=False)
+    return network
+
+
+def frozen_features(network: VisionTransformer, tokens: Float[Tensor, "image token width"]) -> Tensor:
+    """Class token beside the mean patch token of normalised tokens, shape (image, 2 x width)."""
+    prefix = network.num_prefix_tokens
+    return torch.cat([tokens[:, 0], tokens[:, prefix:].mean(dim=1)], dim=1)
+
+
+def _empty_network(weights: BackboneWeights) -> VisionTransformer:
+    import timm
+
+    if weights.arguments:
+        return VisionTransformer(**weights.arguments, num_classes=0, dynamic_img_size=True)
+    if not timm.is_model(weights.name):
+        raise BackboneError(f"{weights.name!r} is no timm architecture; see timm.list_models('vit_*')")
+    # The side of the stored position grid is timm's default for the name; other sides are interpolated at run time.
+    network = timm.create_model(weights.name, pretrained=False, num_classes=0, dynamic_img_size=True)
+    if not isinstance(network, VisionTransformer):
+        raise BackboneError(f"{weights.name!r} is not a plain vision transformer; LoRA here needs one (vit_*)")
+    return network
+
+
+def _header(data: bytes) -> dict[str, Any]:
+    try:
+        (length,) = struct.unpack("<Q", data[:8])
+        header: dict[str, Any] = json.loads(data[8 : 8 + length])
+    except (struct.error, ValueError) as error:
+        raise BackboneError(
+            f"the backbone file of {len(data)} bytes is not safetensors; only that format is loaded, never pickle"
+        ) from error
+    return header
+
+
+def _name_from_shapes(header: Mapping[str, Any]) -> str:
+    shapes = {key: value["shape"] for key, value in header.items() if key != "__metadata__"}
+    patch = shapes.get("patch_embed.proj.weight")
+    if patch is None:
+        raise BackboneError("the backbone file has no patch_embed.proj.weight: it is not a timm vision transformer")
+    depth = len({key.split(".")[1] for key in shapes if key.startswith("blocks.")})
+    signature = (patch[0], depth, patch[-1], "blocks.0.ls1.gamma" in shapes)
+    if signature not in KNOWN_SHAPES:
+        raise BackboneError(
+            f"no known architecture has width {signature[0]}, depth {depth} and patch {signature[2]}; "
+            "name it with --backbone-name"
+        )
+    return KNOWN_SHAPES[signature]
+
+
+def _from_hub(name: str) -> Path:
+    import timm
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    if not timm.is_model(name):
+        raise BackboneError(f"backbone {name!r} is neither a file nor a timm architecture; correct --backbone")
+    configuration = timm.get_pretrained_cfg(name)
+    repository = configuration.hf_hub_id if configuration else None
+    if not repository:
+        raise BackboneError(f"timm publishes no weights for {name!r}; pass a path to a safetensors file")
+    cached = try_to_load_from_cache(repository, "model.safetensors")
+    if isinstance(cached, str):
+        return Path(cached)
+    if os.environ.get("HF_HUB_OFFLINE") == "1" or not _reachable(HUB_HOST):
+        raise BackboneError(
+            f"backbone {name!r} is not in the local hub cache and there is no network to fetch it; "
+            "pass a path to a safetensors file, or fetch it once on a connected machine"
+        )
+    return Path(hf_hub_download(repository, "model.safetensors"))
+
+
+def _reachable(host: str) -> bool:
+    """Whether a TCP connection opens in time; in a thread because name resolution itself has no time limit."""
+
+    def connect() -> bool:
+        try:
+            with socket.create_connection((host, 443), timeout=NETWORK_PROBE_SECONDS):
+                return True
+        except OSError:
+            return False
+
+    pool = ThreadPoolExecutor(max_workers=1)
+    try:
+        return pool.submit(connect).result(timeout=NETWORK_PROBE_SECONDS)
+    except TimeoutError:
+        return False
+    finally:
+        pool.shutdown(wait=False)

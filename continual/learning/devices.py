@@ -1,0 +1,35 @@
+"""Where tensors live: CPU or GPU, how many threads, and mixed precision where it helps."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from continual.domain.errors import LearningError
+
+
+def choose_device(wanted: str) -> torch.device:
+    """`auto` is the first GPU, else the CPU. Raises LearningError when the named device is not there."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError as error:
+        raise LearningError(f"{wanted!r} is no device; use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise LearningError(
+            f"device {wanted} is not there: this machine shows {torch.cuda.device_count()} GPUs; use --device auto"
+        )
+    return device
+
+
+def bound_threads(threads: int) -> None:
+    """Bound torch's threads; 0 leaves torch's own choice, one per core."""
+    if threads > 0:
+        torch.set_num_threads(threads)
+
+
+def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
+    """bfloat16 autocast on a GPU; nothing on a CPU, where it is slower without matrix units for it."""
+    if device.type == "cuda":
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return nullcontext()

@@ -1,0 +1,70 @@
+"""What a network says on stored samples: probabilities, outcomes per site, scores and calibration."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from continual.domain.adapters import SiteOutcomes
+from continual.domain.metrics import balanced_accuracy, expected_calibration_error
+from continual.domain.samples import Sample
+from continual.learning.activations import ActivationCache
+from continual.learning.devices import mixed_precision
+from continual.learning.network import AdaptedNetwork
+
+EVALUATION_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class SiteScore:
+    """Balanced accuracy in [0, 1] and expected calibration error in [0, 1] (lower is better) on one site."""
+
+    site: str
+    balanced_accuracy: float
+    calibration_error: float
+    samples: int
+
+
+@torch.inference_mode()
+def probabilities(
+    network: AdaptedNetwork, cache: ActivationCache, digests: Sequence[str], progress: Callable[[int], None]
+) -> Float[np.ndarray, "image klass"]:
+    """Class probabilities of cached images (view 0), rows in the order given, summing to 1."""
+    network.eval()
+    device = next(network.parameters()).device
+    rows = [np.empty((0, len(network.classes)), dtype=np.float32)]
+    for start in range(0, len(digests), EVALUATION_BATCH):
+        batch = digests[start : start + EVALUATION_BATCH]
+        tokens = torch.from_numpy(np.stack([cache.tokens(digest, 0) for digest in batch])).float()
+        with mixed_precision(device):
+            scores = network(tokens.to(device))
+        rows.append(scores.float().softmax(dim=1).cpu().numpy())
+        progress(len(batch))
+    return np.concatenate(rows)
+
+
+def site_outcomes(
+    network: AdaptedNetwork,
+    cache: ActivationCache,
+    site: str,
+    samples: Sequence[Sample],
+    progress: Callable[[int], None],
+) -> tuple[SiteOutcomes, SiteScore]:
+    """The network's outcomes and scores on a site's labelled samples, in the order given.
+
+    Samples without a label are left out. Raises ValueError when none is left.
+    """
+    labelled = [sample for sample in samples if sample.label is not None]
+    scores = probabilities(network, cache, [sample.digest for sample in labelled], progress)
+    labels = tuple(str(sample.label) for sample in labelled)
+    predicted = tuple(network.classes[index] for index in scores.argmax(axis=1))
+    outcomes = SiteOutcomes(site, tuple(sample.subject for sample in labelled), labels, predicted)
+    correct = np.array(labels) == np.array(predicted)
+    return outcomes, SiteScore(
+        site=site,
+        balanced_accuracy=balanced_accuracy(labels, predicted),
+        calibration_error=expected_calibration_error(scores.max(axis=1), correct),
+        samples=len(labelled),
+    )

@@ -1,0 +1,38 @@
+"""A version's model card (Mitchell et al. 2019) in markdown with front matter, written from its record."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def model_card(record: Mapping[str, Any]) -> str:
+    """The card as text; every figure in it comes from `record`."""
+    network = record["network"]
+    scores = record.get("scores", {})
+    rows = "\n".join(
+        f"| {site} | {values['balanced_accuracy']:.3f} | {values['calibration_error']:.3f} | {values['samples']} |"
+        for site, values in scores.items()
+    )
+    gate = record.get("gate", {})
+    return f"""---
+library_name: peft
+base_model: {network["backbone"]}
+tags: [medical-imaging, continual-learning, lora]
+---
+# {record.get("adapter", "adapter")}
+
+LoRA rank {network["lora_rank"]} in the last {network["lora_blocks"]} blocks of `{network["backbone"]}`
+(SHA-256 `{network["backbone_digest"]}`), head on class token and mean patch token, images of
+{network["image_size"]} x {network["image_size"]} pixels.
+
+- Classes: {", ".join(network["classes"])}
+- Learnt, in this order: {", ".join(record.get("trained_on", []))}
+- Strategy: {record.get("strategy", "")}; parent version: {record.get("parent") or "none"}
+- Trainable: {network["trainable_parameters"]} parameters, {100 * network["trainable_share"]:.2f} % of the backbone
+- Gate: {"accepted" if gate.get("accepted") else "not accepted"}
+
+| site (frozen test split) | balanced accuracy | calibration error | samples |
+|---|---|---|---|
+{rows}
+
+For research and local evaluation. Not a medical device; clinical use needs the site's own acceptance.
+"""

@@ -1,0 +1,116 @@
+"""A frozen vision transformer with LoRA in its last blocks and a head of its own, split at the first tuned block.
+
+The part before the split never changes, so its activations (tokens) can be cached; only the rest runs in training.
+Knows torch, timm's blocks and PEFT; knows nothing of sites, files or strategies.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from peft import LoraConfig, get_peft_model
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from continual.domain.errors import LearningError
+from continual.learning.backbones import frozen_features
+
+LORA_MODULES = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+
+
+@dataclass(frozen=True, slots=True)
+class LoraShape:
+    """Size of the low-rank update (Hu et al. 2022): `rank`, scaling `alpha`, and how many last blocks carry one."""
+
+    rank: int = 8
+    alpha: int = 16
+    blocks: int = 6
+
+
+def first_tuned_block(network: VisionTransformer, shape: LoraShape) -> int:
+    """Index of the first block with LoRA. Raises LearningError when the backbone has fewer blocks than asked for."""
+    depth = len(network.blocks)
+    if not 1 <= shape.blocks <= depth:
+        raise LearningError(f"LoRA in the last {shape.blocks} blocks of a backbone with {depth}; choose 1 to {depth}")
+    return depth - shape.blocks
+
+
+def lora_configuration(network: VisionTransformer, shape: LoraShape) -> LoraConfig:
+    """PEFT's configuration: attention and MLP projections of the last blocks, never `patch_embed.proj`."""
+    first, depth = first_tuned_block(network, shape), len(network.blocks)
+    blocks = "|".join(str(number) for number in range(first, depth))
+    modules = "|".join(re.escape(name) for name in LORA_MODULES)
+    return LoraConfig(r=shape.rank, lora_alpha=shape.alpha, target_modules=rf"blocks\.({blocks})\.({modules})")
+
+
+@torch.no_grad()
+def embed_prefix(
+    network: VisionTransformer, images: Float[Tensor, "image 3 side side"], blocks: int
+) -> Float[Tensor, "image token width"]:
+    """Tokens after the first `blocks` blocks of the frozen network."""
+    tokens: Tensor = network.norm_pre(network.patch_drop(network._pos_embed(network.patch_embed(images))))
+    for block in network.blocks[:blocks]:
+        tokens = block(tokens)
+    return tokens
+
+
+@torch.no_grad()
+def finish_features(
+    network: VisionTransformer, tokens: Float[Tensor, "image token width"], blocks: int
+) -> Float[Tensor, "image feature"]:
+    """Frozen features of tokens taken after `blocks` blocks: class token beside mean patch token."""
+    for block in network.blocks[blocks:]:
+        tokens = block(tokens)
+    features: Tensor = frozen_features(network, network.norm(tokens))
+    return features
+
+
+class AdaptedNetwork(nn.Module):
+    """Tokens at the split in, class scores (logits) out. Only LoRA weights and the head have gradients.
+
+    The given network gets LoRA layers in place: build a fresh one for each adapter.
+    """
+
+    def __init__(self, network: VisionTransformer, shape: LoraShape, classes: Sequence[str]) -> None:
+        super().__init__()
+        self.shape = shape
+        self.classes = tuple(classes)
+        self.split = first_tuned_block(network, shape)
+        self.peft = get_peft_model(network, lora_configuration(network, shape))
+        self.head = nn.Linear(2 * network.embed_dim, len(self.classes))
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    @property
+    def vision(self) -> VisionTransformer:
+        """The vision transformer with its LoRA layers."""
+        inner: VisionTransformer = self.peft.base_model.model
+        return inner
+
+    def features(self, tokens: Float[Tensor, "image token width"]) -> Float[Tensor, "image feature"]:
+        """Adapted features: class token beside mean patch token after the tuned blocks."""
+        for block in self.vision.blocks[self.split :]:
+            tokens = block(tokens)
+        return frozen_features(self.vision, self.vision.norm(tokens))
+
+    def forward(self, tokens: Float[Tensor, "image token width"]) -> Float[Tensor, "image klass"]:
+        """Class scores before softmax."""
+        scores: Tensor = self.head(self.features(tokens))
+        return scores
+
+    def train(self, mode: bool = True) -> "AdaptedNetwork":
+        """Only the head ever enters train mode: the backbone's dropout and statistics stay as released."""
+        super().train(mode)
+        self.peft.eval()
+        return self
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Parameters that an update may change, by name."""
+        return {name: weight for name, weight in self.named_parameters() if weight.requires_grad}
+
+    def trainable_share(self) -> float:
+        """Trainable parameters over the frozen backbone's parameters, in [0, 1]."""
+        frozen = sum(weight.numel() for weight in self.parameters() if not weight.requires_grad)
+        return sum(weight.numel() for weight in self.trainable().values()) / frozen

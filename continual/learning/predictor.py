@@ -1,0 +1,44 @@
+"""Serving one adapter version: pixels in, class probabilities out."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from continual.learning.adapter_files import RECORD, read_adapter
+from continual.learning.backbones import weights_from_bytes
+from continual.learning.network import AdaptedNetwork, embed_prefix
+from continual.learning.views import standardise
+
+
+class Predictor:
+    """One version ready to answer. Not safe for two threads at once: give it one executor thread or a lock."""
+
+    def __init__(self, network: AdaptedNetwork, backbone_digest: str, image_size: int) -> None:
+        self._network = network
+        self._image_size = image_size
+        self.backbone_digest = backbone_digest
+        self.classes = network.classes
+
+    @torch.inference_mode()
+    def predict(self, pixels: UInt8[np.ndarray, "height width 3"]) -> dict[str, float]:
+        """Probability per class, summing to 1."""
+        device = next(self._network.parameters()).device
+        image = standardise(pixels, self._image_size)[None].to(device)
+        scores = self._network(embed_prefix(self._network.vision, image, self._network.split)).softmax(dim=1)[0]
+        return {name: float(value) for name, value in zip(self.classes, scores.tolist(), strict=True)}
+
+
+def load_predictor(backbone: bytes | Path, files: Mapping[str, bytes], device: str = "cpu") -> Predictor:
+    """A predictor from backbone weights (safetensors bytes or a path to them) and a version's files.
+
+    Raises BackboneError or AdapterMismatchError when they do not belong together.
+    """
+    data = backbone if isinstance(backbone, bytes) else backbone.read_bytes()
+    shape = json.loads(files[RECORD])["network"] if RECORD in files else {}
+    weights = weights_from_bytes(data, shape.get("backbone"))
+    network = read_adapter(weights, files, torch.device(device))
+    return Predictor(network, weights.digest, shape["image_size"])

@@ -1,0 +1,68 @@
+"""Elastic weight consolidation (Kirkpatrick et al. 2017) on trainable parameters only.
+
+Avalanche's plugin keeps importance for every frozen tensor and squares batch means, so that importance depends on the
+batch size; here importance is the mean of squared per-sample gradients.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from avalanche.core import SupervisedPlugin
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from continual.learning.network import AdaptedNetwork
+from continual.learning.strategies.strategy import Importance, Strategy, StrategyContext
+
+
+class ElasticWeightConsolidation(SupervisedPlugin):  # type: ignore[misc]  # Avalanche ships no types
+    """Adds strength / 2 x sum of importance x (weight - champion's weight)^2 to every batch's loss."""
+
+    def __init__(self, importance: Importance, anchor: Mapping[str, Tensor], strength: float) -> None:
+        super().__init__()
+        self._importance = importance
+        self._anchor = anchor
+        self._strength = strength
+
+    def penalty(self, network: AdaptedNetwork) -> Float[Tensor, ""]:
+        """The term that is added; zero only where the weights equal the champion's."""
+        terms = [
+            (self._importance[name] * (weight - self._anchor[name]).pow(2)).sum()
+            for name, weight in network.trainable().items()
+            if name in self._importance
+        ]
+        return self._strength / 2 * torch.stack(terms).sum()
+
+    def before_backward(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ARG002 (Avalanche's signature)
+        """Avalanche calls this between the loss and its gradient."""
+        strategy.loss += self.penalty(strategy.model)
+
+
+def measure_importance(
+    network: AdaptedNetwork, tokens: Sequence[Float[Tensor, "token width"]], targets: Sequence[int]
+) -> dict[str, Tensor]:
+    """Mean squared gradient of the log-likelihood, one sample at a time, per trainable parameter."""
+    total = {name: torch.zeros_like(weight) for name, weight in network.trainable().items()}
+    network.eval()
+    for example, target in zip(tokens, targets, strict=True):
+        network.zero_grad(set_to_none=True)
+        device = next(iter(total.values())).device
+        loss = cross_entropy(network(example[None].to(device)), torch.tensor([target], device=device))
+        loss.backward()  # type: ignore[no-untyped-call]
+        for name, weight in network.trainable().items():
+            if weight.grad is not None:
+                total[name] += weight.grad.detach().pow(2)
+    network.zero_grad(set_to_none=True)
+    return {name: value / max(len(targets), 1) for name, value in total.items()}
+
+
+def ewc_plugins(context: StrategyContext) -> Sequence[SupervisedPlugin]:
+    """The penalty around the champion; none where there is no champion."""
+    if context.importance is None or context.anchor is None:
+        return ()
+    return (ElasticWeightConsolidation(context.importance, context.anchor, context.regularisation),)
+
+
+EWC = Strategy("ewc", "weights that mattered stay near the champion's", ewc_plugins, regularises=True)

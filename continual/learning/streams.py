@@ -1,0 +1,93 @@
+"""Experiences for Avalanche: lazy datasets over cached activations, drawn with class-and-site balance.
+
+Knows Avalanche's dataset classes; knows nothing of networks or of how a draw is used.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from avalanche.benchmarks import benchmark_from_datasets
+from avalanche.benchmarks.scenarios.task_aware import with_task_labels
+from avalanche.benchmarks.utils.classification_dataset import _make_taskaware_classification_dataset
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from continual.domain.errors import StreamError
+from continual.domain.samples import Sample
+from continual.learning.activations import ActivationCache
+
+RARE_CLASS_BOOST = 12.0
+"""A rare class's sample is drawn at most this many times as often as under uniform drawing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One training example: which image, which cached view of it, which class."""
+
+    digest: str
+    view: int
+    target: int
+
+
+class DrawnDataset(Dataset[tuple[Tensor, int]]):
+    """Draws as (tokens, target) pairs, read from the cache when asked for and never kept."""
+
+    def __init__(self, draws: Sequence[Draw], cache: ActivationCache) -> None:
+        self._draws = tuple(draws)
+        self._cache = cache
+        self.targets = [draw.target for draw in self._draws]
+
+    def __len__(self) -> int:
+        return len(self._draws)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        draw = self._draws[index]
+        return torch.from_numpy(self._cache.tokens(draw.digest, draw.view)).float(), draw.target
+
+
+def balanced_draws(
+    samples: Sequence[Sample], classes: Sequence[str], count: int, views: int, seed: int
+) -> tuple[Draw, ...]:
+    """`count` draws in which every (site, class) cell weighs the same, bounded for cells of very few samples.
+
+    Raises StreamError when no sample carries a label, or one carries a label outside `classes`.
+    """
+    labelled = [sample for sample in samples if sample.label is not None]
+    if not labelled:
+        raise StreamError(f"none of {len(samples)} training samples has a label; send labels, then update again")
+    position = {name: number for number, name in enumerate(classes)}
+    unknown = sorted({str(sample.label) for sample in labelled} - set(position))
+    if unknown:
+        raise StreamError(f"labels {unknown} are not among the adapter's classes {list(classes)}; correct the labels")
+    random = np.random.default_rng(seed)
+    chosen = random.choice(len(labelled), size=count, p=_balanced_weights(labelled))
+    turned = random.integers(views, size=count)
+    return tuple(
+        Draw(labelled[index].digest, int(view), position[str(labelled[index].label)])
+        for index, view in zip(chosen, turned, strict=True)
+    )
+
+
+def as_dataset(draws: Sequence[Draw], cache: ActivationCache) -> Any:
+    """The draws as Avalanche's task-aware dataset with task label 0 (its LwF ignores any other label)."""
+    dataset = DrawnDataset(draws, cache)
+    return _make_taskaware_classification_dataset(dataset, targets=dataset.targets, task_labels=0)
+
+
+def as_experience(draws: Sequence[Draw], cache: ActivationCache) -> Any:
+    """One Avalanche training experience that holds the draws."""
+    benchmark = with_task_labels(benchmark_from_datasets(train=[as_dataset(draws, cache)]))
+    return benchmark.train_stream[0]
+
+
+def _balanced_weights(samples: Sequence[Sample]) -> np.ndarray:
+    cells = Counter((sample.site, sample.label) for sample in samples)
+    uniform = 1.0 / len(samples)
+    wanted = np.array([1.0 / (len(cells) * cells[sample.site, sample.label]) for sample in samples])
+    bounded = np.minimum(wanted, RARE_CLASS_BOOST * uniform)
+    weights: np.ndarray = bounded / bounded.sum()
+    return weights

@@ -1,0 +1,105 @@
+"""An adapter at work: its backbone, activation cache, options and change plan, built from the registry's records."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from continual.domain.adapters import CHAMPION, AdapterVersion
+from continual.domain.change_plan import ChangePlan
+from continual.domain.errors import NotFoundError
+from continual.domain.samples import Sample
+from continual.imaging import decode_image
+from continual.learning import (
+    ActivationCache,
+    ActivationKey,
+    AdaptedNetwork,
+    BackboneWeights,
+    LoraShape,
+    TrainingOptions,
+    bound_threads,
+    build_network,
+    choose_device,
+    first_tuned_block,
+    read_adapter,
+    weights_from_bytes,
+)
+from flows.progress import track
+from flows.workplace import Workplace
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterOptions:
+    """How an adapter is built and trained. `image_size` is the side in pixels, a multiple of the backbone's patch."""
+
+    image_size: int
+    lora: LoraShape = field(default_factory=LoraShape)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+    plan: ChangePlan = field(default_factory=ChangePlan)
+
+    def as_record(self) -> dict[str, Any]:
+        """Plain JSON, kept in every version so that the next update trains the same way."""
+        record: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return record
+
+
+def options_from_record(record: Mapping[str, Any]) -> AdapterOptions:
+    """The options a version was made with."""
+    plan: dict[str, Any] = dict(record["plan"])
+    plan["strategies"] = tuple(plan["strategies"])
+    return AdapterOptions(
+        record["image_size"], LoraShape(**record["lora"]), TrainingOptions(**record["training"]), ChangePlan(**plan)
+    )
+
+
+class AdapterContext:
+    """One adapter's frozen parts, ready to look and to learn. Holds the backbone and its activation cache."""
+
+    def __init__(self, workplace: Workplace, name: str, weights: BackboneWeights, options: AdapterOptions) -> None:
+        bound_threads(workplace.settings.threads)
+        self.workplace = workplace
+        self.registry = workplace.registry
+        self.name = name
+        self.weights = weights
+        self.options = options
+        self.device = choose_device(workplace.settings.device)
+        network = build_network(weights)
+        key = ActivationKey(weights.digest, first_tuned_block(network, options.lora), options.image_size)
+        self.cache = ActivationCache(workplace.settings.activations_folder(), key, network, self.device)
+
+    def champion(self) -> AdapterVersion | None:
+        """The version in service, or None before the first release."""
+        try:
+            return self.registry.adapters.current(self.name, CHAMPION)
+        except NotFoundError:
+            return None
+
+    def network_of(self, version: AdapterVersion) -> AdaptedNetwork:
+        """A stored version's network, proved alive."""
+        return read_adapter(self.weights, self.registry.adapters.files(version), self.device)
+
+    def fresh_network(self, classes: Sequence[str]) -> AdaptedNetwork:
+        """An untrained adapter on this backbone."""
+        return AdaptedNetwork(build_network(self.weights), self.options.lora, classes).to(self.device)
+
+    def fill(self, samples: Sequence[Sample], views: int, description: str) -> None:
+        """Make sure the cache holds `views` views of every sample."""
+        self.cache.fill(samples, views, self._pixels, track(description, len(samples)))
+
+    def _pixels(self, sample: Sample) -> np.ndarray:
+        pixels: np.ndarray = decode_image(self.registry.samples.read(sample)).pixels
+        return pixels
+
+
+def context_of(workplace: Workplace, adapter: str) -> AdapterContext:
+    """The context of an adapter that already has a champion, from its record.
+
+    Raises NotFoundError when it has none.
+    """
+    champion = workplace.registry.adapters.current(adapter, CHAMPION)
+    weights = weights_from_bytes(
+        workplace.registry.artifacts.get(champion.backbone_digest), champion.record["network"]["backbone"]
+    )
+    return AdapterContext(workplace, adapter, weights, options_from_record(champion.record["options"]))

@@ -1,0 +1,192 @@
+"""From a champion and a site's new samples to a gated, registered version."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from continual.domain.adapters import CHAMPION, AdapterVersion, GateDecision, SiteOutcomes, VersionDraft
+from continual.domain.digests import sha256_json
+from continual.domain.errors import StreamError
+from continual.domain.metrics import BALANCED_ACCURACY, chance_level
+from continual.domain.samples import Sample, Split, label_counts
+from continual.learning import (
+    STRATEGIES,
+    AdaptedNetwork,
+    Importance,
+    SiteScore,
+    UpdateRequest,
+    importance_of,
+    learn,
+    network_record,
+    read_importance,
+    select_memory,
+    site_outcomes,
+    training_environment,
+    write_adapter,
+)
+from flows.adapter_context import AdapterContext
+from flows.progress import track
+from flows.windows import new_samples
+from registry import run_gate
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """A network after learning one site, before anyone judged it."""
+
+    site: str
+    strategy: str
+    network: AdaptedNetwork
+    parent: AdapterVersion | None
+    experience: tuple[Sample, ...]
+    memory: tuple[Sample, ...]
+    importance: Importance
+    learn_seconds: float
+
+    @property
+    def trained_on(self) -> tuple[str, ...]:
+        """Sites in the order learnt, the newest last."""
+        earlier = self.parent.trained_on if self.parent else ()
+        return (*(site for site in earlier if site != self.site), self.site)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Outcomes and scores of one network on the frozen test splits, plus its validation scores."""
+
+    outcomes: tuple[SiteOutcomes, ...]
+    scores: Mapping[str, SiteScore]
+    validation: Mapping[str, float]
+
+
+def train_candidate(context: AdapterContext, champion: AdapterVersion | None, site: str, strategy: str) -> Trained:
+    """Learn a site's new training samples from the champion.
+
+    Raises StreamError when there are too few labels for the change plan.
+    """
+    experience = [s for s in new_samples(context, champion, site) if s.split is Split.TRAIN and s.label is not None]
+    _check_experience(context, site, experience, strategy)
+    remembered = _remembered(context, champion)
+    past = _past(context, champion) if STRATEGIES[strategy].joint else []
+    context.fill([*experience, *remembered, *past], context.options.training.views, f"{site}: activations")
+    network, importance = _start(context, champion, experience)
+    request = UpdateRequest(strategy, experience, remembered, past, importance or None)
+    # Each update draws its own batches; the seed still depends only on the plan and the place in the lineage.
+    options = replace(
+        context.options.training, seed=context.options.training.seed + (champion.number if champion else 0)
+    )
+    seconds = learn(network, context.cache, request, options, track(f"{site}: {strategy}", options.steps))
+    kept = select_memory([*remembered, *experience], context.options.plan.replay_samples, context.options.training.seed)
+    chosen = {sample.digest: sample for sample in (*remembered, *experience)}
+    memory = tuple(chosen[digest] for digest in kept)
+    measured = importance_of(network, context.cache, memory, track(f"{site}: weight importance", len(memory)))
+    return Trained(site, strategy, network, champion, tuple(experience), memory, measured, seconds)
+
+
+def evaluate(context: AdapterContext, network: AdaptedNetwork, sites: Sequence[str]) -> Evaluated:
+    """A network on every named site: frozen test split for the gate, validation split for harm."""
+    outcomes, scores, validation = [], {}, {}
+    for site in sites:
+        test, held = (_labelled(context, site, split) for split in (Split.TEST, Split.VALIDATION))
+        context.fill([*test, *held], 1, f"{site}: activations")
+        if test:
+            result, score = site_outcomes(network, context.cache, site, test, track(f"{site}: test", len(test)))
+            outcomes.append(result)
+            scores[site] = score
+        if held:
+            validation[site] = site_outcomes(network, context.cache, site, held, lambda _n: None)[1].balanced_accuracy
+    return Evaluated(tuple(outcomes), scores, validation)
+
+
+def register_candidate(context: AdapterContext, trained: Trained) -> AdapterVersion:
+    """Judge a trained network by the gate, register it as a version and move the alias if it was accepted."""
+    started = time.perf_counter()
+    evaluated = evaluate(context, trained.network, trained.trained_on)
+    before: tuple[SiteOutcomes, ...] = ()
+    if trained.parent is not None:
+        before = evaluate(context, context.network_of(trained.parent), trained.trained_on).outcomes
+    past = trained.parent.trained_on if trained.parent else ()
+    gate = run_gate(evaluated.outcomes, before, past, context.options.plan)
+    seconds = {"learn": trained.learn_seconds, "evaluate": time.perf_counter() - started}
+    record = _record(context, trained, evaluated, gate) | {"seconds": seconds}
+    draft = VersionDraft(
+        adapter=context.name,
+        parent=trained.parent.number if trained.parent else None,
+        strategy=trained.strategy,
+        backbone_digest=context.weights.digest,
+        trained_on=trained.trained_on,
+        classes=trained.network.classes,
+        metric=BALANCED_ACCURACY,
+        metrics={site: score.balanced_accuracy for site, score in evaluated.scores.items()},
+        record=record,
+    )
+    context.registry.artifacts.put(context.weights.data)
+    files = write_adapter(trained.network, trained.importance, record)
+    version = context.registry.adapters.register(draft, files, context.workplace.actor)
+    reason = f"learnt {trained.site} with {trained.strategy}"
+    return context.registry.adapters.promote(
+        context.name, version.number, gate, CHAMPION, context.workplace.actor, reason
+    )
+
+
+def _check_experience(context: AdapterContext, site: str, experience: Sequence[Sample], strategy: str) -> None:
+    fewest = context.options.plan.minimum_labelled
+    if len(experience) < fewest:
+        raise StreamError(
+            f"site {site} has {len(experience)} new labelled training samples, the change plan needs {fewest}; "
+            "send labels or lower minimum_labelled"
+        )
+    if strategy not in STRATEGIES:
+        raise StreamError(f"no strategy {strategy!r}; choose one of {', '.join(STRATEGIES)}")
+
+
+def _start(
+    context: AdapterContext, champion: AdapterVersion | None, experience: Sequence[Sample]
+) -> tuple[AdaptedNetwork, Importance]:
+    if champion is None:
+        return context.fresh_network(tuple(label_counts(experience))), {}
+    files = context.registry.adapters.files(champion)
+    return context.network_of(champion), read_importance(files, context.device)
+
+
+def _remembered(context: AdapterContext, champion: AdapterVersion | None) -> list[Sample]:
+    if champion is None:
+        return []
+    stored = {(s.site, s.digest): s for site in champion.trained_on for s in context.registry.samples.list(site)}
+    return [stored[site, digest] for site, digest in champion.record["memory"] if (site, digest) in stored]
+
+
+def _past(context: AdapterContext, champion: AdapterVersion | None) -> list[Sample]:
+    sites = champion.trained_on if champion else ()
+    return [sample for site in sites for sample in _labelled(context, site, Split.TRAIN)]
+
+
+def _labelled(context: AdapterContext, site: str, split: Split) -> list[Sample]:
+    return context.registry.samples.list(site, split, labelled=True)
+
+
+def _record(context: AdapterContext, trained: Trained, evaluated: Evaluated, gate: GateDecision) -> dict[str, Any]:
+    parent = trained.parent
+    batches = dict(parent.record["learnt_batches"]) if parent else {}
+    batches[trained.site] = max(sample.batch for sample in trained.experience)
+    return {
+        "adapter": context.name,
+        "strategy": trained.strategy,
+        "parent": parent.number if parent else None,
+        "trained_on": list(trained.trained_on),
+        "network": network_record(trained.network, context.weights, context.options.image_size),
+        "options": context.options.as_record(),
+        "scores": {site: asdict(score) for site, score in evaluated.scores.items()},
+        "validation": dict(evaluated.validation),
+        "chance": {outcome.site: chance_level(outcome.labels) for outcome in evaluated.outcomes},
+        "gate": asdict(gate),
+        "memory": [[sample.site, sample.digest] for sample in trained.memory],
+        "learnt_batches": batches,
+        "experience": {
+            "site": trained.site,
+            "samples": len(trained.experience),
+            "digest": sha256_json(sorted(sample.digest for sample in trained.experience)),
+        },
+        "environment": training_environment(context.device),
+    }

@@ -1,0 +1,62 @@
+"""Take in new institutional data: a manifest or a DICOM folder, site by site, nothing twice."""
+
+from pathlib import Path
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from continual.domain.adapters import CHAMPION
+from continual.domain.errors import NotFoundError
+from continual.domain.samples import IntakeSummary, QuarantineEntry
+from continual.imaging import IntakeList, clean_images, list_dicom_folder, read_manifest
+from flows.progress import track
+from flows.requests import Incoming
+from flows.workplace import Workplace, open_workplace
+
+
+def read_source(incoming: Incoming, sites: list[str], known_labels: tuple[str, ...] | None = None) -> IntakeList:
+    """What a manifest (CSV) or a folder of DICOM files offers; raises ManifestError when it cannot be used."""
+    path = Path(incoming.source)
+    if path.is_dir():
+        return list_dicom_folder(path, Path(incoming.labels) if incoming.labels else None, sites)
+    return read_manifest(path, sites, known_labels)
+
+
+def take_in(workspace: str, incoming: Incoming, site: str, adapter: str | None) -> IntakeSummary:
+    """One site's files through quality gate and de-identification into the registry."""
+    with open_workplace(workspace, create=True) as workplace:
+        offer = read_source(incoming, [site], _known_labels(workplace, adapter))
+        images, held = [], list(offer.problems)
+        advance = track(f"{site}: ingest", len(offer.sources))
+        for outcome in clean_images(offer.sources, workplace.key):
+            if isinstance(outcome, QuarantineEntry):
+                held.append(outcome)
+            else:
+                images.append(outcome)
+            advance(1)
+        return workplace.registry.samples.record(site, images, held, workplace.actor)
+
+
+def _known_labels(workplace: Workplace, adapter: str | None) -> tuple[str, ...] | None:
+    if adapter is None:
+        return None
+    try:
+        return workplace.registry.adapters.current(adapter, CHAMPION).classes
+    except NotFoundError:
+        return None
+
+
+@task(name="ingest site", cache_policy=NO_CACHE)
+def ingest_site(workspace: str, incoming: Incoming, site: str, adapter: str | None) -> IntakeSummary:
+    """One site's intake as a Prefect task."""
+    return take_in(workspace, incoming, site, adapter)
+
+
+@flow(name="ingest", validate_parameters=True)
+def ingest(
+    workspace: str, source: str, labels: str | None = None, sites: list[str] | None = None, adapter: str | None = None
+) -> list[IntakeSummary]:
+    """Ingest every site of a manifest or DICOM folder. Running it again stores nothing twice."""
+    incoming = Incoming(source, labels)
+    names = sites or list(read_source(incoming, []).sites)
+    return [ingest_site(workspace, incoming, site, adapter) for site in names]

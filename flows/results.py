@@ -1,0 +1,145 @@
+"""The outcome of a stream as plain JSON: result matrix, derived scores, verdicts, versions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from continual.domain.adapters import AdapterState, AdapterVersion
+from continual.domain.metrics import BALANCED_ACCURACY, chance_level, summarise
+from continual.domain.samples import Sample, Split
+from continual.learning import (
+    STRATEGIES,
+    AdaptedNetwork,
+    UpdateRequest,
+    importance_of,
+    learn,
+    read_importance,
+    select_memory,
+)
+from flows.adapter_context import AdapterContext
+from flows.candidates import evaluate
+from flows.progress import track
+
+
+def matrix_row(context: AdapterContext, network: AdaptedNetwork, sites: Sequence[str]) -> dict[str, float]:
+    """Balanced accuracy of one network on each site's frozen test split."""
+    return {site: score.balanced_accuracy for site, score in evaluate(context, network, sites).scores.items()}
+
+
+def version_row(context: AdapterContext, version: AdapterVersion, sites: Sequence[str]) -> dict[str, float]:
+    """A version's row: what its record holds, and a fresh evaluation on sites that arrived after it."""
+    row = dict(version.metrics)
+    missing = [site for site in sites if site not in row]
+    if missing:
+        row |= matrix_row(context, context.network_of(version), missing)
+    return {site: row[site] for site in sites}
+
+
+def stream_result(context: AdapterContext, sites: Sequence[str]) -> dict[str, Any]:
+    """Everything `result.json` holds about the adapter's stream over `sites`.
+
+    `result_matrix` has one row per version; the derived scores follow the version in service after each site.
+    """
+    versions = context.registry.adapters.list(context.name)
+    rows = {version.number: version_row(context, version, sites) for version in versions}
+    chance = [chance_level(_labels(context, site)) for site in sites]
+    service = [[rows[number][site] for site in sites] for number in _in_service(versions, sites)]
+    champion = context.champion()
+    return {
+        "adapter": context.name,
+        "sites": list(sites),
+        "metric": BALANCED_ACCURACY,
+        "result_matrix": [[rows[version.number][site] for site in sites] for version in versions],
+        **derived_scores(service, sites, chance),
+        "drift": _verdicts(context, sites),
+        "versions": [
+            {
+                "number": version.number,
+                "digest": version.digest,
+                "strategy": version.strategy,
+                "state": version.state.value,
+            }
+            for version in versions
+        ],
+        "champion": champion.number if champion else None,
+        "trainable_share": champion.record["network"]["trainable_share"] if champion else None,
+        "weights_bytes": _weights_bytes(champion) if champion else None,
+        "calibration_error": _calibration(champion) if champion else {},
+    }
+
+
+def derived_scores(service: Sequence[Sequence[float]], sites: Sequence[str], chance: Sequence[float]) -> dict[str, Any]:
+    """ACC, BWT, FWT, forgetting per site and worst-site figures of a square matrix, as plain JSON."""
+    scores = summarise(service, sites, chance)
+    return {
+        "acc": scores.acc,
+        "bwt": scores.bwt,
+        "fwt": scores.fwt,
+        "forgetting": dict(scores.forgetting),
+        "worst_site": scores.worst_site,
+        "worst_site_drop": scores.worst_site_drop,
+    }
+
+
+def reference_result(context: AdapterContext, strategy: str, sites: Sequence[str]) -> dict[str, Any]:
+    """The same stream under another strategy, from the same release version; nothing is registered."""
+    release = context.registry.adapters.get(context.name, 1)
+    network = context.network_of(release)
+    importance = read_importance(context.registry.adapters.files(release), context.device)
+    seen = _training(context, sites[0])
+    memory = _memory(context, seen)
+    rows = [version_row(context, release, sites)]
+    for position, site in enumerate(sites[1:], start=1):
+        fresh = _training(context, site)
+        context.fill([*fresh, *memory], context.options.training.views, f"{site}: activations")
+        options = replace(context.options.training, seed=context.options.training.seed + position)
+        request = UpdateRequest(strategy, fresh, memory, seen if STRATEGIES[strategy].joint else (), importance)
+        learn(network, context.cache, request, options, track(f"reference {strategy}: {site}", options.steps))
+        seen = [*seen, *fresh]
+        memory = _memory(context, [*memory, *fresh])
+        if STRATEGIES[strategy].regularises:
+            importance = importance_of(network, context.cache, memory, lambda _done: None)
+        rows.append(matrix_row(context, network, sites))
+    chance = [chance_level(_labels(context, site)) for site in sites]
+    matrix = [[row[site] for site in sites] for row in rows]
+    return {"result_matrix": matrix, **derived_scores(matrix, sites, chance)}
+
+
+def _in_service(versions: Sequence[AdapterVersion], sites: Sequence[str]) -> list[int]:
+    """Number of the version in service after each site; a rejected or skipped update leaves the one before."""
+    serving, current = [], versions[0].number
+    for site in sites:
+        for version in versions:
+            if version.record["experience"]["site"] == site and version.state is AdapterState.ACCEPTED:
+                current = version.number
+        serving.append(current)
+    return serving
+
+
+def _verdicts(context: AdapterContext, sites: Sequence[str]) -> Mapping[str, str]:
+    reports = {site: context.registry.drift.latest(site) for site in sites}
+    return {site: report.verdict.value for site, report in reports.items() if report is not None}
+
+
+def _training(context: AdapterContext, site: str) -> list[Sample]:
+    return context.registry.samples.list(site, Split.TRAIN, labelled=True)
+
+
+def _memory(context: AdapterContext, samples: Sequence[Sample]) -> list[Sample]:
+    kept = select_memory(samples, context.options.plan.replay_samples, context.options.training.seed)
+    by_digest = {sample.digest: sample for sample in samples}
+    return [by_digest[digest] for digest in kept]
+
+
+def _labels(context: AdapterContext, site: str) -> list[str]:
+    test = context.registry.samples.list(site, Split.TEST, labelled=True)
+    return [str(sample.label) for sample in test]
+
+
+def _weights_bytes(version: AdapterVersion) -> int:
+    names = ("adapter_model.safetensors", "head.safetensors")
+    return sum(version.files[name][1] for name in names)
+
+
+def _calibration(version: AdapterVersion) -> dict[str, float]:
+    return {site: score["calibration_error"] for site, score in version.record["scores"].items()}

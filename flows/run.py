@@ -1,0 +1,43 @@
+"""The main job: release on the first site, then ingest, check, learn, gate and register every later one."""
+
+import time
+from typing import Any
+
+from prefect import flow
+
+from continual.domain.drift import Action
+from flows.ingest import ingest_site
+from flows.progress import say
+from flows.requests import Incoming, Release
+from flows.update import LEARN_ON, release_adapter, update_site
+
+# Whoever runs a stream by hand asks for every shifted site to be learnt, harm or not.
+LEARN_ON_ANY_SHIFT = (*LEARN_ON, Action.LOG)
+
+
+@flow(name="run")
+def run(
+    workspace: str, incoming: Incoming, sites: list[str], wanted: Release, strategy: str | None = None
+) -> dict[str, Any]:
+    """Seconds per phase and, per site, what was taken in and what was learnt."""
+    seconds: dict[str, float] = {"ingest": 0.0, "release": 0.0, "update": 0.0}
+    intake, learnt = {}, {}
+    for position, site in enumerate(sites):
+        started = time.perf_counter()
+        known = wanted.adapter if position else None
+        summary = intake[site] = ingest_site(workspace, incoming, site, known)
+        say(
+            f"{site}: {summary.new} new, {summary.duplicates} already stored, {summary.quarantined} quarantined"
+            + ("" if summary.new else "; nothing ingested twice")
+        )
+        ended = time.perf_counter()
+        seconds["ingest"] += ended - started
+        if position == 0:
+            number = release_adapter(workspace, site, wanted)
+            learnt[site] = f"version {number}"
+            seconds["release"] += time.perf_counter() - ended
+        else:
+            learnt[site] = update_site(workspace, wanted.adapter, site, strategy, LEARN_ON_ANY_SHIFT)
+            seconds["update"] += time.perf_counter() - ended
+        say(f"{site}: {learnt[site]}")
+    return {"seconds": seconds, "intake": intake, "learnt": learnt}

@@ -1,0 +1,121 @@
+"""Tables for people: the same facts as the JSON, fitted to a terminal."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from continual.domain.adapters import AdapterVersion
+from continual.domain.drift import DriftReport
+
+
+def print_json(console: Console, value: Any) -> None:
+    """Plain JSON on standard output, for machines."""
+    console.out(json.dumps(value, indent=2, default=str), highlight=False)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.part")
+    draft.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def show_matrix(console: Console, title: str, result: Mapping[str, Any], rows: Sequence[str]) -> None:
+    """The result matrix with its derived scores."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("version")
+    for site in result["sites"]:
+        table.add_column(site, justify="right")
+    table.add_column("mean", justify="right")
+    for name, row in zip(rows, result["result_matrix"], strict=True):
+        table.add_row(name, *(f"{value:.3f}" for value in row), f"{sum(row) / len(row):.3f}")
+    console.print(table)
+    console.print(
+        f"ACC {result['acc']:.3f}   BWT {result['bwt']:+.3f}   FWT {result['fwt']:+.3f}   "
+        f"worst site {result['worst_site']:.3f}   worst drop {result['worst_site_drop']:.3f}",
+        highlight=False,
+    )
+
+
+def show_result(console: Console, result: Mapping[str, Any]) -> None:
+    """Matrix, references, drift verdicts, versions: what `result.json` holds."""
+    names = [f"{version['number']} {version['strategy']} ({version['state']})" for version in result["versions"]]
+    show_matrix(console, "Result matrix: balanced accuracy on frozen test splits", result, names)
+    for strategy, reference in result.get("references", {}).items():
+        rows = [f"after {site}" for site in result["sites"]]
+        show_matrix(console, f"Reference: {strategy}", {**reference, "sites": result["sites"]}, rows)
+    table = Table(title="Sites", title_justify="left")
+    for heading in ("site", "drift verdict", "forgetting"):
+        table.add_column(heading)
+    for site in result["sites"]:
+        lost = result["forgetting"].get(site, 0.0)
+        table.add_row(site, result["drift"].get(site, "release site"), f"{lost:+.3f}")
+    console.print(table)
+    total = sum(result.get("seconds", {}).values())
+    console.print(
+        f"Champion: {result['adapter']} version {result['champion']}   ({total:.0f} s in all)", highlight=False
+    )
+
+
+def show_versions(console: Console, versions: Sequence[AdapterVersion], champion: int | None) -> None:
+    """One line per version, the champion marked."""
+    table = Table(title_justify="left")
+    for heading in ("version", "state", "strategy", "learnt last", "mean", "created", "digest"):
+        table.add_column(heading)
+    for version in versions:
+        mark = " <- champion" if version.number == champion else ""
+        mean = sum(version.metrics.values()) / max(len(version.metrics), 1)
+        table.add_row(
+            f"{version.number}{mark}",
+            version.state.value,
+            version.strategy,
+            version.trained_on[-1],
+            f"{mean:.3f}",
+            version.created_at.strftime("%Y-%m-%d %H:%M"),
+            version.digest[:12],
+        )
+    console.print(table)
+
+
+def show_gate(console: Console, version: AdapterVersion) -> None:
+    """The gate's finding for each site."""
+    if version.gate is None:
+        return
+    table = Table(title="Gate", title_justify="left")
+    for heading in ("site", "role", "difference", "lower bound", "limit", "passed"):
+        table.add_column(heading)
+    for finding in version.gate.findings:
+        table.add_row(
+            finding.site,
+            finding.role,
+            f"{finding.difference:+.3f}",
+            f"{finding.lower_bound:+.3f}",
+            f"{finding.limit:+.3f}",
+            "yes" if finding.passed else "NO",
+        )
+    console.print(table)
+
+
+def show_report(console: Console, report: DriftReport) -> None:
+    """A drift report: the sentence first, then the signals."""
+    console.print(f"[bold]{report.site}[/bold]: {report.verdict.value} -> {report.action.value}", highlight=False)
+    console.print(report.reason, highlight=False)
+    table = Table(title_justify="left")
+    for heading in ("family", "signal", "score", "p", "adjusted p", "alarm"):
+        table.add_column(heading)
+    for signal in report.signals:
+        table.add_row(
+            signal.family.value,
+            signal.name,
+            f"{signal.score:.4g}",
+            f"{signal.p_value:.3g}",
+            f"{signal.adjusted_p_value:.3g}",
+            "yes" if signal.alarm else "",
+        )
+    if report.signals:
+        console.print(table)

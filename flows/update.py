@@ -1,0 +1,111 @@
+"""Learn one site's new samples, judge the result, register it, and move the champion if the gate accepts."""
+
+import time
+from datetime import timedelta
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from continual.domain.adapters import AdapterState, AdapterVersion
+from continual.domain.drift import Action, DriftReport
+from continual.domain.errors import ContinualError
+from continual.domain.samples import Split
+from continual.learning import resolve_backbone
+from flows.adapter_context import AdapterContext, context_of, options_from_record
+from flows.candidates import register_candidate, train_candidate
+from flows.requests import Release
+from flows.windows import look_at_site, new_samples
+from flows.workplace import Workplace, open_workplace
+
+LEARN_ON = (Action.UPDATE, Action.URGENT_UPDATE)
+STALE_UPDATE = timedelta(hours=24)
+
+
+def learn_site(context: AdapterContext, site: str, strategy: str) -> AdapterVersion:
+    """Train, gate and register one update, with its row in the table of updates."""
+    champion = context.champion()
+    parent = champion.number if champion else None
+    updates = context.registry.updates
+    plan = {"strategy": strategy, "options": context.options.as_record(), "batches": _batches(context, site)}
+    begun = updates.begin(context.name, site, parent, plan, context.workplace.actor)
+    started = time.perf_counter()
+    try:
+        version = register_candidate(context, train_candidate(context, champion, site, strategy))
+    except ContinualError:
+        updates.finish(begun.id, None, "failed", {"total": time.perf_counter() - started})
+        raise
+    outcome = "accepted" if version.state is AdapterState.ACCEPTED else "rejected"
+    updates.finish(begun.id, version.number, outcome, {"total": time.perf_counter() - started})
+    return version
+
+
+def already_judged(context: AdapterContext, site: str, strategy: str) -> bool:
+    """Whether the present champion was already updated with these very samples and the gate has spoken."""
+    champion = context.champion()
+    if champion is None:
+        return False
+    if not any(sample.split is Split.TRAIN for sample in new_samples(context, champion, site)):
+        return True
+    plan = {"strategy": strategy, "options": context.options.as_record(), "batches": _batches(context, site)}
+    return any(
+        update.site == site
+        and update.parent == champion.number
+        and update.outcome in {"accepted", "rejected"}
+        and dict(update.plan) == plan
+        for update in context.registry.updates.list(context.name)
+    )
+
+
+def release(workspace: str, site: str, wanted: Release) -> AdapterVersion:
+    """Train and register the first version of an adapter on its first site."""
+    with open_workplace(workspace) as workplace:
+        weights = resolve_backbone(wanted.backbone, wanted.backbone_name)
+        context = AdapterContext(workplace, wanted.adapter, weights, options_from_record(wanted.options))
+        champion = context.champion()
+        return champion if champion is not None else learn_site(context, site, "naive")
+
+
+def look_and_learn(workspace: str, adapter: str, site: str, strategy: str | None, learn_on: tuple[Action, ...]) -> str:
+    """Look at a site, then learn it when the verdict's action says so. Returns one word on what happened."""
+    with open_workplace(workspace) as workplace:
+        workplace.registry.updates.reap(STALE_UPDATE)
+        context = context_of(workplace, adapter)
+        chosen = strategy or context.options.plan.strategies[0]
+        if already_judged(context, site, chosen):
+            return "nothing new"
+        report = _look(context, workplace, site)
+        if report is None:
+            return "nothing new"
+        if report.action not in learn_on:
+            return f"not learnt: {report.verdict.value}, action {report.action.value}"
+        version = learn_site(context, site, chosen)
+        return f"version {version.number} {version.state.value}"
+
+
+def _look(context: AdapterContext, workplace: Workplace, site: str) -> DriftReport | None:
+    champion = workplace.registry.adapters.current(context.name)
+    return look_at_site(context, champion, site)
+
+
+def _batches(context: AdapterContext, site: str) -> list[int]:
+    return [batch.number for batch in context.registry.samples.batches(site)]
+
+
+@task(name="release adapter", cache_policy=NO_CACHE)
+def release_adapter(workspace: str, site: str, wanted: Release) -> int:
+    """The first version as a Prefect task; its number."""
+    return release(workspace, site, wanted).number
+
+
+@task(name="update site", cache_policy=NO_CACHE)
+def update_site(workspace: str, adapter: str, site: str, strategy: str | None, learn_on: tuple[Action, ...]) -> str:
+    """Look and learn as a Prefect task."""
+    return look_and_learn(workspace, adapter, site, strategy, learn_on)
+
+
+@flow(name="update", validate_parameters=True)
+def update(workspace: str, adapter: str, site: str | None = None, strategy: str | None = None) -> dict[str, str]:
+    """Update an adapter with one site's new samples, or every site's, where the drift verdict calls for it."""
+    with open_workplace(workspace) as workplace:
+        sites = [site] if site else list(workplace.registry.samples.sites())
+    return {name: update_site(workspace, adapter, name, strategy, LEARN_ON) for name in sites}

@@ -1,0 +1,91 @@
+"""Windows for a drift look: which samples are reference and which are current, and what the champion says on them."""
+
+from collections.abc import Sequence
+
+from continual.domain.adapters import AdapterVersion
+from continual.domain.drift import DriftReport, PerformanceEvidence
+from continual.domain.metrics import BALANCED_ACCURACY, balanced_accuracy
+from continual.domain.samples import Sample, Split
+from continual.learning import AdaptedNetwork, probabilities
+from flows.adapter_context import AdapterContext
+from flows.progress import track
+from monitoring import Intake, Window, look
+
+
+def learnt_batch(champion: AdapterVersion, site: str) -> int:
+    """Number of the last intake batch of `site` that the version was trained on; 0 for a site it never saw."""
+    return int(champion.record["learnt_batches"].get(site, 0))
+
+
+def new_samples(context: AdapterContext, champion: AdapterVersion | None, site: str) -> list[Sample]:
+    """Samples of `site` that arrived after the champion learnt it; all of them for a new site."""
+    learnt = learnt_batch(champion, site) if champion else 0
+    return [sample for sample in context.registry.samples.list(site) if sample.batch > learnt]
+
+
+def look_at_site(context: AdapterContext, champion: AdapterVersion, site: str) -> DriftReport | None:
+    """Compare a site's new samples with the champion's reference windows; None when nothing new arrived.
+
+    References are held-out subjects only: on samples it was trained on, the champion is surer than on any new ones.
+    """
+    current = new_samples(context, champion, site)
+    offered = _intake(context, champion, site)
+    if not current and not offered.quarantined:
+        return None
+    references = {name: _held_out(context, champion, name) for name in champion.trained_on}
+    everything = [*current, *(sample for samples in references.values() for sample in samples)]
+    context.fill(everything, 1, f"{site}: activations")
+    if not current:
+        return None
+    network = context.network_of(champion)
+    windows = [_window(context, network, name, samples) for name, samples in references.items()]
+    labelled = [sample for sample in current if sample.label is not None and sample.split is Split.TRAIN]
+    report = look(
+        windows,
+        _window(context, network, site, current),
+        context.options.plan,
+        offered,
+        _performance(context, network, champion, current),
+        len(labelled),
+    )
+    return context.registry.drift.add(report, context.workplace.actor)
+
+
+def _held_out(context: AdapterContext, champion: AdapterVersion, site: str) -> list[Sample]:
+    learnt = learnt_batch(champion, site)
+    stored = context.registry.samples.list(site)
+    return [sample for sample in stored if sample.batch <= learnt and sample.split is not Split.TRAIN]
+
+
+def _window(context: AdapterContext, network: AdaptedNetwork, site: str, samples: Sequence[Sample]) -> Window:
+    digests = [sample.digest for sample in samples]
+    return Window(
+        site=site,
+        subjects=tuple(sample.subject for sample in samples),
+        embeddings=context.cache.features(digests),
+        outputs=probabilities(network, context.cache, digests, track(f"{site}: outputs", len(digests))),
+        tags=tuple(sample.tags for sample in samples),
+        pixel_statistics=tuple(sample.pixel_statistics for sample in samples),
+    )
+
+
+def _performance(
+    context: AdapterContext, network: AdaptedNetwork, champion: AdapterVersion, current: Sequence[Sample]
+) -> PerformanceEvidence:
+    """Measured on labelled new samples outside the test split; the champion has trained on none of them."""
+    held = [s for s in current if s.label in network.classes and s.split is not Split.TEST]
+    validation = champion.record["validation"]
+    reference = sum(validation.values()) / len(validation) if validation else None
+    if not held:
+        return PerformanceEvidence(BALANCED_ACCURACY, reference, None, 0)
+    scores = probabilities(network, context.cache, [sample.digest for sample in held], lambda _done: None)
+    predicted = [network.classes[index] for index in scores.argmax(axis=1)]
+    measured = balanced_accuracy([str(sample.label) for sample in held], predicted)
+    return PerformanceEvidence(BALANCED_ACCURACY, reference, measured, len(held))
+
+
+def _intake(context: AdapterContext, champion: AdapterVersion, site: str) -> Intake:
+    learnt = learnt_batch(champion, site)
+    batches = [batch for batch in context.registry.samples.batches(site) if batch.number > learnt]
+    quarantined = sum(batch.quarantined for batch in batches)
+    return Intake(offered=quarantined + sum(batch.new + batch.duplicates for batch in batches), quarantined=quarantined)

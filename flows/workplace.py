@@ -1,0 +1,39 @@
+"""The rooms opened for one workspace: registry, pseudonym key, activation folder; every flow starts here."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from continual.settings import Settings, create_workspace, load_settings, pseudonym_key, require_workspace
+from registry import Registry, open_registry
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """An open workspace. `key` is the secret that pseudonyms are keyed with."""
+
+    settings: Settings
+    registry: Registry
+    key: bytes
+
+    @property
+    def actor(self) -> str:
+        """Who is written beside each change."""
+        return self.settings.actor
+
+
+@contextmanager
+def open_workplace(workspace: str | Path, *, create: bool = False) -> Iterator[Workplace]:
+    """Open a workspace's rooms and close them afterwards.
+
+    Raises SettingsError when there is none and `create` is not set.
+    """
+    settings = load_settings(Path(workspace))
+    if create:
+        create_workspace(settings)
+    else:
+        require_workspace(settings)
+    key = pseudonym_key(settings)
+    with open_registry(settings.resolved_database_url(), settings.resolved_artifacts_url()) as registry:
+        yield Workplace(settings, registry, key)

@@ -1,0 +1,8 @@
+"""Detectors, one file each; adding one means writing its file and one line in `DETECTORS`."""
+
+from monitoring.detectors import mmd, tabular
+from monitoring.detectors.detector import Detector, Effort, Finding
+
+DETECTORS: dict[str, Detector] = {detector.name: detector for detector in (mmd.DETECTOR, tabular.DETECTOR)}
+
+__all__ = ["DETECTORS", "Detector", "Effort", "Finding"]

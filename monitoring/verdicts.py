@@ -1,0 +1,148 @@
+"""From signals to a verdict, an action and one sentence; knows nothing of how a signal was measured.
+
+Not decided here: `prevalence_shift`. It needs the current label mix, to be estimated from outputs (black-box shift
+estimation), and comes with that estimate; until then a change of mix that moves outputs or embeddings is called
+`covariate_shift`, whose action waits for measured harm.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from continual.domain.change_plan import ChangePlan
+from continual.domain.drift import Action, PerformanceEvidence, Signal, SignalFamily, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict with its action and the sentence that explains both."""
+
+    verdict: Verdict
+    action: Action
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What one look found: all signals, the subjects compared, and what labels say."""
+
+    site: str
+    reference_site: str
+    current_subjects: int
+    reference_subjects: int
+    signals: Sequence[Signal]
+    performance: PerformanceEvidence | None
+    labelled_for_training: int
+
+
+def too_many_quarantined(offered: int, quarantined: int, limit: float) -> Judgement:
+    """The quality gate held back more than the plan allows."""
+    reason = (
+        f"the quality gate held back {quarantined} of {offered} images ({quarantined / offered:.0%}, limit {limit:.0%})"
+        ": check the scanner and the export before sending more"
+    )
+    return Judgement(Verdict.DATA_FAULT, Action.QUARANTINE, reason)
+
+
+def too_many_inverted(share: float, samples: int, reference_site: str, limit: float) -> Judgement:
+    """Images fit the reference only when inverted."""
+    reason = (
+        f"{share:.0%} of {samples} images (limit {limit:.0%}) fit site {reference_site} only with black and white "
+        "exchanged: check the photometric interpretation the scanner or the export writes"
+    )
+    return Judgement(Verdict.DATA_FAULT, Action.QUARANTINE, reason)
+
+
+def too_few_subjects(current: int, reference: int, reference_site: str | None, minimum: int) -> Judgement:
+    """A window is below the plan's minimum, or there is no reference at all."""
+    if reference_site is None:
+        said = f"there is no reference window to compare the {current} current subjects with"
+    else:
+        said = f"{current} current subjects against {reference} of reference site {reference_site}"
+    missing = [
+        f"{minimum - count} more {name} subjects"
+        for name, count in (("current", current), ("reference", reference))
+        if count < minimum
+    ]
+    reason = f"{said}, and each window needs {minimum}: wait for {' and '.join(missing)}"
+    return Judgement(Verdict.INSUFFICIENT_DATA, Action.WAIT, reason)
+
+
+def judge(evidence: Evidence, plan: ChangePlan) -> Judgement:
+    """Verdict on a look with enough subjects and no fault: what alarmed, and whether measured performance fell."""
+    fall = _fall(evidence.performance)
+    if not any(signal.alarm for signal in evidence.signals):
+        return _judge_quiet(evidence, plan, fall)
+    said = f"{_difference(evidence)}; {_performance(evidence.performance, plan.harm_margin)}"
+    verdict = Verdict.COVARIATE_SHIFT
+    if fall is None:
+        return Judgement(verdict, Action.REQUEST_LABELS, f"{said}: send labels so that harm can be judged")
+    if fall <= plan.harm_margin:
+        return Judgement(verdict, Action.LOG, f"{said}: no update is needed")
+    labelled = evidence.labelled_for_training
+    if labelled >= plan.minimum_labelled:
+        return Judgement(verdict, Action.UPDATE, f"{said}: update on {labelled} labelled training samples")
+    short = plan.minimum_labelled - labelled
+    reason = f"{said}: send {short} more labelled training samples ({labelled} of {plan.minimum_labelled} are here)"
+    return Judgement(verdict, Action.REQUEST_LABELS, reason)
+
+
+def _judge_quiet(evidence: Evidence, plan: ChangePlan, fall: float | None) -> Judgement:
+    """Nothing looks different: labels that say otherwise point to a changed meaning."""
+    said = (
+        f"no family of signals alarms between {evidence.current_subjects} current subjects and "
+        f"{evidence.reference_subjects} of site {evidence.reference_site} at level {plan.alpha:g}"
+    )
+    if evidence.performance is None or fall is None:
+        return Judgement(Verdict.NO_DRIFT, Action.NONE, said)
+    said = f"{said}; {_performance(evidence.performance, plan.harm_margin)}"
+    if fall <= plan.harm_margin:
+        return Judgement(Verdict.NO_DRIFT, Action.NONE, said)
+    if evidence.performance.labelled < plan.minimum_labelled:
+        return Judgement(
+            Verdict.NO_DRIFT, Action.NONE, f"{said}: too few labels to call it, {plan.minimum_labelled} are needed"
+        )
+    reason = f"{said}: images look alike but their labels are met less often; update now or roll back"
+    return Judgement(Verdict.CONCEPT_SHIFT, Action.URGENT_UPDATE, reason)
+
+
+def _fall(performance: PerformanceEvidence | None) -> float | None:
+    """Reference minus current metric, positive when it got worse; None when one of them was not measured."""
+    if performance is None or performance.reference is None or performance.current is None:
+        return None
+    return performance.reference - performance.current
+
+
+def _difference(evidence: Evidence) -> str:
+    alarming = [signal for signal in evidence.signals if signal.alarm]
+    families = [family for family in SignalFamily if any(signal.family is family for signal in alarming)]
+    parts = [_strongest([signal for signal in alarming if signal.family is family]) for family in families]
+    known = f"site {evidence.reference_site}"
+    if evidence.site != evidence.reference_site:
+        known = f"{known}, the nearest known site,"
+    return (
+        f"{evidence.current_subjects} subjects differ from {evidence.reference_subjects} of {known} "
+        f"in {' and '.join(parts)}"
+    )
+
+
+def _strongest(signals: Sequence[Signal]) -> str:
+    """The family's alarming signal with the smallest p-value, and among equals the highest score."""
+    top = min(signals, key=lambda signal: (signal.adjusted_p_value, -signal.score))
+    family = top.family.value.replace("_", " ")
+    numbers = f"score {top.score:.3g}, adjusted p {top.adjusted_p_value:.2g}"
+    if top.name == top.family.value:
+        return f"{family} ({numbers})"
+    more = f", and {len(signals) - 1} more" if len(signals) > 1 else ""
+    return f"{family} (most in {top.name}: {numbers}{more})"
+
+
+def _performance(performance: PerformanceEvidence | None, margin: float) -> str:
+    if performance is None or performance.current is None:
+        return "performance is unknown, the window has no labels"
+    metric = performance.metric.replace("_", " ")
+    if performance.reference is None:
+        return f"{metric} is {performance.current:.3f}, with no reference value to hold it against"
+    return (
+        f"{metric} is {performance.current:.3f} on {performance.labelled} labelled samples, "
+        f"{performance.reference:.3f} on the reference (allowed fall {margin:g})"
+    )

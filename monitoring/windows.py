@@ -1,0 +1,111 @@
+"""Windows: what one site sent in one stretch of time, checked at the door; knows nothing of tests or verdicts."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from continual.domain.errors import WindowError
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """How many images the site offered for this window, and how many of them the quality gate held back.
+
+    Raises WindowError unless 0 <= quarantined <= offered.
+    """
+
+    offered: int
+    quarantined: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.quarantined <= self.offered:
+            raise WindowError(
+                f"intake: {self.quarantined} quarantined of {self.offered} offered images; pass counts of one intake"
+            )
+
+    @property
+    def quarantined_share(self) -> float:
+        """Quarantined over offered, in [0, 1]; 0 when nothing was offered."""
+        return self.quarantined / self.offered if self.offered else 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """A site's samples side by side: row i of every member belongs to one image of `subjects[i]`.
+
+    `embeddings` come from the frozen backbone; `outputs` are probabilities of one and the same champion in every window
+    of a look, None where it has not predicted. `tags` may lack keys and hold NaN, both meaning "not recorded".
+    Subjects are pseudonyms scoped by site. Raises WindowError for an empty window, unequal lengths, or a value in
+    embeddings, outputs or pixel statistics that is not finite.
+    """
+
+    site: str
+    subjects: tuple[str, ...]
+    embeddings: Float[np.ndarray, "sample feature"]
+    outputs: Float[np.ndarray, "sample class"] | None
+    tags: tuple[Mapping[str, str | float], ...]
+    pixel_statistics: tuple[Mapping[str, float], ...]
+
+    def __post_init__(self) -> None:
+        count = len(self.subjects)
+        if count == 0:
+            raise WindowError(f"window of site {self.site} holds 0 samples, at least 1 is needed; wait for images")
+        for name, rows in (("tags", self.tags), ("pixel_statistics", self.pixel_statistics)):
+            if len(rows) != count:
+                raise WindowError(f"{self._of(name)}: {len(rows)} rows for {count} subjects; pass one per sample")
+        self._check_array("embeddings", self.embeddings)
+        if self.outputs is not None:
+            self._check_array("outputs", self.outputs)
+        for row in self.pixel_statistics:
+            for name, value in row.items():
+                if not math.isfinite(value):
+                    raise WindowError(f"{self._of('pixel_statistics')}: {name} is {value}; measure the image again")
+
+    @property
+    def subject_count(self) -> int:
+        """Number of different subjects, the sample size of every test here."""
+        return len(set(self.subjects))
+
+    def _of(self, member: str) -> str:
+        return f"window of site {self.site}, {member}"
+
+    def _check_array(self, name: str, values: Float[np.ndarray, "sample column"]) -> None:
+        if values.ndim != 2 or values.shape[0] != len(self.subjects) or values.shape[1] == 0:
+            raise WindowError(
+                f"{self._of(name)}: shape {values.shape} for {len(self.subjects)} subjects; pass one row per sample"
+            )
+        broken = int(np.count_nonzero(~np.isfinite(values).all(axis=1)))
+        if broken:
+            raise WindowError(
+                f"{self._of(name)}: {broken} of {len(values)} rows are not finite, 0 may be; leave those samples out"
+            )
+
+
+def subject_codes(window: Window) -> tuple[Int[np.ndarray, "sample"], int]:
+    """Number from 0 of each sample's subject, in order of subject name, and how many subjects there are."""
+    names, codes = np.unique(np.asarray(window.subjects), return_inverse=True)
+    return codes.reshape(-1), len(names)
+
+
+def draw_subjects(window: Window, limit: int, seed: int) -> Window:
+    """The window itself, or all samples of `limit` subjects drawn without replacement when it has more."""
+    codes, count = subject_codes(window)
+    if count <= limit:
+        return window
+    kept = np.random.default_rng(seed).choice(count, size=limit, replace=False)
+    return _select(window, np.isin(codes, kept))
+
+
+def _select(window: Window, mask: Bool[np.ndarray, "sample"]) -> Window:
+    rows = np.flatnonzero(mask)
+    return Window(
+        site=window.site,
+        subjects=tuple(window.subjects[i] for i in rows),
+        embeddings=window.embeddings[rows],
+        outputs=None if window.outputs is None else window.outputs[rows],
+        tags=tuple(window.tags[i] for i in rows),
+        pixel_statistics=tuple(window.pixel_statistics[i] for i in rows),
+    )

@@ -1,0 +1,31 @@
+"""What is stored, and who may replace what: samples, adapter versions, aliases, drift reports, updates, the ledger.
+
+The one door of SQLAlchemy, alembic and fsspec. Knows nothing of how an adapter is trained, how an image is read, of
+HTTP or of schedules. The public names are `open_registry`, `Registry`, `run_gate`, `Update` and `Batch`; they load on
+first use, so that importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from registry.promotion import run_gate
+    from registry.registry import Registry, open_registry
+    from registry.samples import Batch
+    from registry.updates import Update
+
+__all__ = ["Batch", "Registry", "Update", "open_registry", "run_gate"]
+
+_HOMES = {
+    "Batch": "registry.samples",
+    "Registry": "registry.registry",
+    "Update": "registry.updates",
+    "open_registry": "registry.registry",
+    "run_gate": "registry.promotion",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,94 @@
+"""The drift report store: every look at a site, as it was said; knows nothing of how drift is found."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import Any, TypeAlias, final
+
+from sqlalchemy import select
+
+from continual.domain.digests import sha256_json
+from continual.domain.drift import Action, DriftReport, PerformanceEvidence, Signal, SignalFamily, Verdict
+from continual.domain.errors import NotFoundError
+from registry import ledger
+from registry.database import Database, next_number
+from registry.plain_json import check_text, plain
+from registry.tables import DriftReportRow
+
+Reports: TypeAlias = list[DriftReport]
+
+
+@final
+class DriftReportStore:
+    """Drift reports by number and by site."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, report: DriftReport, actor: str) -> DriftReport:
+        """Store a report; the same with its number and the time it was stored, unless it brings its own time.
+
+        Raises RegistryError when a number in it is not finite.
+        """
+        check_text(actor, "actor")
+        check_text(report.site, "site")
+        body = plain(asdict(replace(report, id=None, created_at=None)), "report")
+        with self._database.write() as session:
+            now = ledger.moment(session)
+            row = DriftReportRow(
+                id=next_number(session, DriftReportRow.id),
+                site=report.site,
+                verdict=report.verdict.value,
+                action=report.action.value,
+                created_at=report.created_at or now,
+                body=body,
+            )
+            session.add(row)
+            payload = {
+                "report": row.id,
+                "site": row.site,
+                "verdict": row.verdict,
+                "action": row.action,
+                "report_digest": sha256_json(body),
+            }
+            ledger.append(session, now, actor, "drift_report", payload)
+            number = row.id
+        return self.get(number)
+
+    def get(self, number: int) -> DriftReport:
+        """One report; NotFoundError when there is none."""
+        with self._database.read() as session:
+            row = session.get(DriftReportRow, number)
+            if row is None:
+                raise NotFoundError(f"there is no drift report {number}; list the reports to see which there are")
+            return _report(row.id, row.created_at, row.body)
+
+    def latest(self, site: str) -> DriftReport | None:
+        """The newest report on a site, None when nobody has looked."""
+        found = self.list(site, limit=1)
+        return found[0] if found else None
+
+    def list(self, site: str | None = None, limit: int = 100) -> Reports:
+        """Up to `limit` reports, newest first."""
+        query = select(DriftReportRow).order_by(DriftReportRow.id.desc()).limit(limit)
+        if site is not None:
+            query = query.where(DriftReportRow.site == site)
+        with self._database.read() as session:
+            return [_report(row.id, row.created_at, row.body) for row in session.scalars(query)]
+
+
+def _report(number: int, created_at: datetime, body: Mapping[str, Any]) -> DriftReport:
+    evidence = body["performance"]
+    read = {
+        "verdict": Verdict(body["verdict"]),
+        "action": Action(body["action"]),
+        "signals": tuple(_signal(signal) for signal in body["signals"]),
+        "performance": None if evidence is None else PerformanceEvidence(**evidence),
+        "created_at": created_at,
+        "id": number,
+    }
+    return DriftReport(**{**body, **read})
+
+
+def _signal(stored: Mapping[str, Any]) -> Signal:
+    return Signal(**{**stored, "family": SignalFamily(stored["family"])})

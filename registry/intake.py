@@ -1,0 +1,135 @@
+"""Decides what one intake changes at one site, before anything is written; knows nothing of tables and files."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from continual.domain.samples import CleanImage, QuarantineEntry, Split
+from registry.plain_json import MOST_CHARACTERS, unstorable
+from registry.splits import UNLABELLED, LabelSplitCounts, NewSubject, assign_splits
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSample:
+    """What is stored about a picture that is offered again."""
+
+    subject: str
+    label: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SiteKnowledge:
+    """What a site holds of what is offered: pictures by digest, subjects' splits, and all its samples counted."""
+
+    samples: Mapping[str, KnownSample]
+    subjects: Mapping[str, Split]
+    counts: LabelSplitCounts
+
+
+@dataclass(frozen=True, slots=True)
+class IntakePlan:
+    """What to write: new images, splits of new subjects, labels for stored pictures, and what is held back."""
+
+    new: tuple[CleanImage, ...]
+    subjects: Mapping[str, Split]
+    labels: Mapping[str, str]
+    duplicates: int
+    quarantined: tuple[QuarantineEntry, ...]
+
+
+@dataclass(slots=True)
+class _Draft:
+    site: str
+    known: SiteKnowledge
+    new: dict[str, CleanImage] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    demanded: dict[str, Split] = field(default_factory=dict)
+    duplicates: int = 0
+    quarantined: list[QuarantineEntry] = field(default_factory=list)
+
+    def take(self, position: int, image: CleanImage) -> None:
+        held = self._held(image.digest)
+        subject = image.subject if held is None else held.subject
+        fault = _unfit(image) or self._split_fault(subject, image.split) or _label_fault(held, image)
+        if fault is not None:
+            self.quarantined.append(QuarantineEntry(self.site, position, image.digest, fault[:MOST_CHARACTERS]))
+            return
+        if image.split is not None:
+            self.demanded.setdefault(subject, image.split)
+        if held is None:
+            self.new[image.digest] = image
+            return
+        self.duplicates += 1
+        if held.label is None and image.label is not None:
+            self._label(image.digest, image.label)
+
+    def _held(self, digest: str) -> KnownSample | None:
+        if digest in self.new:
+            return KnownSample(self.new[digest].subject, self.new[digest].label)
+        stored = self.known.samples.get(digest)
+        return stored if stored is None else KnownSample(stored.subject, self.labels.get(digest, stored.label))
+
+    def _label(self, digest: str, label: str) -> None:
+        if digest in self.new:
+            self.new[digest] = replace(self.new[digest], label=label)
+        else:
+            self.labels[digest] = label
+
+    def _split_fault(self, subject: str, wanted: Split | None) -> str | None:
+        fixed = self.known.subjects.get(subject, self.demanded.get(subject))
+        if wanted is None or fixed is None or wanted == fixed:
+            return None
+        return (
+            f"split {wanted.value!r} is demanded for a subject that stands in {fixed.value!r} for ever; "
+            "correct the manifest's split"
+        )
+
+
+def plan_intake(site: str, images: Sequence[CleanImage], known: SiteKnowledge) -> IntakePlan:
+    """What the images change, given what the site holds. Faulty ones are held back with the reason; the rest goes on.
+
+    The same picture twice is a duplicate; it may bring the label that was missing, never another one. Positions count
+    the images from 1 in the order given.
+    """
+    draft = _Draft(site, known)
+    for position, image in enumerate(images, start=1):
+        draft.take(position, image)
+    return IntakePlan(
+        new=tuple(draft.new.values()),
+        subjects=assign_splits(_new_subjects(draft), known.counts),
+        labels=draft.labels,
+        duplicates=draft.duplicates,
+        quarantined=tuple(draft.quarantined),
+    )
+
+
+def _new_subjects(draft: _Draft) -> list[NewSubject]:
+    labels: dict[str, Counter[str]] = {}
+    for image in draft.new.values():
+        if image.subject not in draft.known.subjects:
+            labels.setdefault(image.subject, Counter())[image.label or UNLABELLED] += 1
+    return [NewSubject(subject, counts, draft.demanded.get(subject)) for subject, counts in labels.items()]
+
+
+def _label_fault(held: KnownSample | None, image: CleanImage) -> str | None:
+    if held is None or None in (held.label, image.label) or held.label == image.label:
+        return None
+    return (
+        f"label {image.label!r} contradicts {held.label!r}, which is stored for the same picture and stays; "
+        "correct the manifest's label"
+    )
+
+
+def _unfit(image: CleanImage) -> str | None:
+    texts = [image.digest, image.subject, image.label or UNLABELLED]
+    texts += [text for pair in image.tags.items() for text in pair if isinstance(text, str)]
+    if any(unstorable(text) for text in texts):
+        return "a label, subject or tag holds a zero character or half a surrogate pair; remove it and repeat"
+    if not image.digest or not image.subject or image.label == UNLABELLED:
+        return "the digest, subject or label is empty; fill it, or leave the label out"
+    for numbers in (image.tags, image.pixel_statistics):
+        for name, value in numbers.items():
+            if not isinstance(value, str) and not math.isfinite(value):
+                return f"{name} is {value}, must be a finite number; leave it out"
+    return None

@@ -1,0 +1,330 @@
+"""The sample store: each picture once per site, each subject on one side for ever; knows nothing of file formats."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias, final
+
+from sqlalchemy import Select, func, insert, select, update
+from sqlalchemy.orm import Session
+
+from continual.domain.digests import sha256_json
+from continual.domain.errors import ConflictError, NotFoundError
+from continual.domain.samples import CleanImage, IntakeSummary, QuarantineEntry, Sample, Split
+from registry import ledger
+from registry.artifacts import ArtifactStore
+from registry.database import Database, next_number
+from registry.intake import IntakePlan, KnownSample, SiteKnowledge, plan_intake
+from registry.plain_json import MOST_CHARACTERS, check_text, plain
+from registry.splits import UNLABELLED
+from registry.tables import BatchRow, QuarantineRow, SampleRow, SiteRow, SubjectRow
+
+KEYS_PER_QUERY = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One intake that stored something; the counts are those of its summary."""
+
+    number: int
+    site: str
+    created_at: datetime
+    new: int
+    duplicates: int
+    quarantined: int
+    actor: str
+    relabelled: int = 0
+
+
+Samples: TypeAlias = list[Sample]
+Batches: TypeAlias = list[Batch]
+Held: TypeAlias = list[QuarantineEntry]
+
+
+@final
+class SampleStore:
+    """What every site has brought, without duplicates, and what was held back."""
+
+    def __init__(self, database: Database, artifacts: ArtifactStore) -> None:
+        self._database = database
+        self._artifacts = artifacts
+
+    def record(
+        self, site: str, images: Sequence[CleanImage], quarantined: Sequence[QuarantineEntry], actor: str
+    ) -> IntakeSummary:
+        """Store what is new, all of it or nothing; the same call again stores nothing.
+
+        A batch is written when anything was: a sample, a label or a quarantine entry. Raises ConflictError when an
+        item belongs to another site, StorageFullError when there is no room.
+        """
+        check_text(site, "site")
+        check_text(actor, "actor")
+        _check_same_site(site, images, quarantined)
+        with self._database.read() as session:
+            expected = plan_intake(site, images, _knowledge(session, site, images))
+        addresses = self._store(expected.new, {})
+        with self._database.write() as session:
+            plan = plan_intake(site, images, _knowledge(session, site, images))
+            # Another intake may have come between: what only now turns out to be new is stored here.
+            addresses |= self._store(plan.new, addresses)
+            return _write(session, _Intake(site, actor, plan, tuple(quarantined), addresses))
+
+    def list(
+        self, site: str | None = None, split: Split | None = None, labelled: bool = False, batch: int | None = None
+    ) -> Samples:
+        """Samples in order of their site's first intake, then of digest; only `labelled` ones if asked."""
+        query = _samples()
+        if site is not None:
+            query = query.where(SampleRow.site == site)
+        if split is not None:
+            query = query.where(SubjectRow.split == split.value)
+        if labelled:
+            query = query.where(SampleRow.label.is_not(None))
+        if batch is not None:
+            query = query.where(SampleRow.batch == batch)
+        with self._database.read() as session:
+            return [_sample(row) for row in session.execute(query)]
+
+    def get(self, digests: Sequence[str], site: str | None = None) -> Samples:
+        """Samples in the order of their digests; of a picture in several sites the one taken in first, unless `site`.
+
+        Raises NotFoundError when a digest is not stored.
+        """
+        found: dict[str, Sample] = {}
+        with self._database.read() as session:
+            for keys in _chunks(list(dict.fromkeys(digests))):
+                query = _samples().where(SampleRow.digest.in_(keys))
+                if site is not None:
+                    query = query.where(SampleRow.site == site)
+                for row in session.execute(query):
+                    found.setdefault(row.digest, _sample(row))
+        missing = [digest for digest in digests if digest not in found]
+        if missing:
+            raise NotFoundError(
+                f"{len(missing)} of {len(digests)} samples are not stored (the first: {missing[0][:64]!r}); ingest them"
+            )
+        return [found[digest] for digest in digests]
+
+    def read(self, sample: Sample) -> bytes:
+        """The sample's PNG; ArtifactError when it is missing or damaged."""
+        return self._artifacts.get(sample.artifact)
+
+    def sites(self) -> tuple[str, ...]:
+        """Sites with at least one stored sample, in order of first intake."""
+        with self._database.read() as session:
+            return tuple(session.scalars(select(SiteRow.name).order_by(SiteRow.position)))
+
+    def classes(self) -> tuple[str, ...]:
+        """Distinct labels of all sites, sorted."""
+        with self._database.read() as session:
+            labels = session.scalars(select(SampleRow.label).where(SampleRow.label.is_not(None)).distinct())
+            return tuple(sorted(label for label in labels if label is not None))
+
+    def quarantine(self, site: str | None = None) -> Held:
+        """What was held back, oldest first."""
+        query = select(QuarantineRow).order_by(QuarantineRow.id)
+        if site is not None:
+            query = query.where(QuarantineRow.site == site)
+        with self._database.read() as session:
+            return [
+                QuarantineEntry(row.site, row.position, row.file_digest, row.reason) for row in session.scalars(query)
+            ]
+
+    def batches(self, site: str | None = None) -> Batches:
+        """Intakes that stored something, oldest first."""
+        query = select(BatchRow).order_by(BatchRow.number)
+        if site is not None:
+            query = query.where(BatchRow.site == site)
+        with self._database.read() as session:
+            return [_batch(row) for row in session.scalars(query)]
+
+    def _store(self, images: Sequence[CleanImage], already: Mapping[str, str]) -> dict[str, str]:
+        missing = [image for image in images if image.digest not in already]
+        stored = self._artifacts.put_all(image.png for image in missing)
+        return {image.digest: address for image, address in zip(missing, stored, strict=True)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Intake:
+    site: str
+    actor: str
+    plan: IntakePlan
+    offered: tuple[QuarantineEntry, ...]
+    addresses: Mapping[str, str]
+
+    def held(self) -> tuple[QuarantineEntry, ...]:
+        return self.offered + self.plan.quarantined
+
+
+def _write(session: Session, intake: _Intake) -> IntakeSummary:
+    plan, held = intake.plan, _unknown(session, intake)
+    anything = bool(plan.new or plan.labels or held)
+    summary = IntakeSummary(
+        site=intake.site,
+        batch=next_number(session, BatchRow.number) if anything else None,
+        new=len(plan.new),
+        duplicates=plan.duplicates,
+        quarantined=len(intake.held()),
+        relabelled=len(plan.labels),
+    )
+    if summary.batch is not None:
+        _write_rows(session, intake, summary, summary.batch, held)
+    return summary
+
+
+def _write_rows(
+    session: Session, intake: _Intake, summary: IntakeSummary, batch: int, held: Sequence[QuarantineEntry]
+) -> None:
+    plan, at = intake.plan, ledger.moment(session)
+    counts = {
+        "new": summary.new,
+        "duplicates": summary.duplicates,
+        "quarantined": summary.quarantined,
+        "relabelled": summary.relabelled,
+    }
+    session.execute(
+        insert(BatchRow).values(number=batch, site=intake.site, created_at=at, actor=intake.actor, **counts)
+    )
+    if plan.new:
+        _write_samples(session, intake, batch)
+    for digest, label in plan.labels.items():
+        session.execute(
+            update(SampleRow).where(SampleRow.site == intake.site, SampleRow.digest == digest).values(label=label)
+        )
+    if held:
+        first = next_number(session, QuarantineRow.id)
+        rows = [_quarantine_row(entry, first + place, batch) for place, entry in enumerate(held)]
+        session.execute(insert(QuarantineRow), rows)
+    payload = {
+        "batch": batch,
+        "site": intake.site,
+        **counts,
+        "samples_digest": sha256_json(sorted((image.digest, image.label or "") for image in plan.new)),
+        "labels_digest": sha256_json(sorted(plan.labels.items())),
+    }
+    ledger.append(session, at, intake.actor, "intake", payload)
+
+
+def _write_samples(session: Session, intake: _Intake, batch: int) -> None:
+    if session.get(SiteRow, intake.site) is None:
+        position = next_number(session, SiteRow.position)
+        session.execute(insert(SiteRow).values(name=intake.site, position=position))
+    if intake.plan.subjects:
+        rows = [
+            {"site": intake.site, "pseudonym": pseudonym, "split": split.value}
+            for pseudonym, split in intake.plan.subjects.items()
+        ]
+        session.execute(insert(SubjectRow), rows)
+    samples = [_sample_row(image, intake.addresses[image.digest], batch) for image in intake.plan.new]
+    session.execute(insert(SampleRow), samples)
+
+
+def _knowledge(session: Session, site: str, images: Sequence[CleanImage]) -> SiteKnowledge:
+    samples: dict[str, KnownSample] = {}
+    subjects: dict[str, Split] = {}
+    on_subject = (SubjectRow.site == SampleRow.site) & (SubjectRow.pseudonym == SampleRow.subject)
+    for keys in _chunks(list({image.digest for image in images})):
+        query = select(SampleRow.digest, SampleRow.subject, SampleRow.label, SubjectRow.split).join(
+            SubjectRow, on_subject
+        )
+        for row in session.execute(query.where(SampleRow.site == site, SampleRow.digest.in_(keys))):
+            samples[row.digest] = KnownSample(row.subject, row.label)
+            subjects[row.subject] = Split(row.split)
+    for keys in _chunks(list({image.subject for image in images})):
+        split_query = select(SubjectRow.pseudonym, SubjectRow.split)
+        found = session.execute(split_query.where(SubjectRow.site == site, SubjectRow.pseudonym.in_(keys)))
+        subjects.update((pseudonym, Split(split)) for pseudonym, split in found.tuples())
+    count_query = select(SampleRow.label, SubjectRow.split, func.count().label("samples")).join(SubjectRow, on_subject)
+    count_query = count_query.where(SampleRow.site == site).group_by(SampleRow.label, SubjectRow.split)
+    counts = {(row.label or UNLABELLED, Split(row.split)): int(row.samples) for row in session.execute(count_query)}
+    return SiteKnowledge(samples, subjects, counts)
+
+
+def _unknown(session: Session, intake: _Intake) -> Held:
+    """Entries that are not stored yet, once each; the reason is cut to what an index can hold."""
+    entries: dict[tuple[str, str], QuarantineEntry] = {}
+    for entry in intake.held():
+        reason = check_text(entry.reason[:MOST_CHARACTERS], "quarantine reason")
+        entries.setdefault((check_text(entry.file_digest, "file digest"), reason), entry)
+    stored: set[tuple[str, str]] = set()
+    for keys in _chunks(sorted({digest for digest, _ in entries})):
+        query = select(QuarantineRow.file_digest, QuarantineRow.reason).where(QuarantineRow.site == intake.site)
+        stored.update(session.execute(query.where(QuarantineRow.file_digest.in_(keys))).tuples())
+    return [entry for key, entry in entries.items() if key not in stored]
+
+
+def _samples() -> Select[Any]:
+    query = select(
+        SampleRow.digest,
+        SampleRow.site,
+        SampleRow.subject,
+        SampleRow.label,
+        SubjectRow.split,
+        SampleRow.artifact,
+        SampleRow.batch,
+        SampleRow.tags,
+        SampleRow.pixel_statistics,
+        SampleRow.acquired_at,
+    )
+    query = query.join(SubjectRow, (SubjectRow.site == SampleRow.site) & (SubjectRow.pseudonym == SampleRow.subject))
+    query = query.join(SiteRow, SiteRow.name == SampleRow.site)
+    return query.order_by(SiteRow.position, SampleRow.digest)
+
+
+def _sample(row: Any) -> Sample:
+    digest, site, subject, label, split, artifact, batch, tags, pixel_statistics, acquired_at = row
+    return Sample(digest, site, subject, label, Split(split), artifact, batch, tags, pixel_statistics, acquired_at)
+
+
+def _sample_row(image: CleanImage, artifact: str, batch: int) -> dict[str, Any]:
+    return {
+        "site": image.site,
+        "digest": image.digest,
+        "subject": image.subject,
+        "label": image.label,
+        "artifact": artifact,
+        "batch": batch,
+        "width": image.width,
+        "height": image.height,
+        "tags": plain(image.tags, "tags"),
+        "pixel_statistics": plain(image.pixel_statistics, "pixel_statistics"),
+        "acquired_at": image.acquired_at,
+    }
+
+
+def _quarantine_row(entry: QuarantineEntry, number: int, batch: int) -> dict[str, Any]:
+    return {
+        "id": number,
+        "site": entry.site,
+        "position": entry.position,
+        "file_digest": entry.file_digest,
+        "reason": entry.reason[:MOST_CHARACTERS],
+        "batch": batch,
+    }
+
+
+def _batch(row: BatchRow) -> Batch:
+    return Batch(
+        number=row.number,
+        site=row.site,
+        created_at=row.created_at,
+        new=row.new,
+        duplicates=row.duplicates,
+        quarantined=row.quarantined,
+        actor=row.actor,
+        relabelled=row.relabelled,
+    )
+
+
+def _check_same_site(site: str, images: Sequence[CleanImage], quarantined: Sequence[QuarantineEntry]) -> None:
+    strangers = ({image.site for image in images} | {entry.site for entry in quarantined}) - {site}
+    if strangers:
+        raise ConflictError(
+            f"an intake of site {site!r} holds items of {len(strangers)} other sites (one: {min(strangers)!r}); "
+            "record each site by itself"
+        )
+
+
+def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(keys), KEYS_PER_QUERY):
+        yield keys[start : start + KEYS_PER_QUERY]

@@ -1,0 +1,225 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from continual.domain.change_plan import ChangePlan
+from continual.domain.drift import Action, PerformanceEvidence, SignalFamily, Verdict
+from monitoring import Intake, look
+
+CLEAN = Intake(offered=100, quarantined=0)
+
+
+@pytest.fixture
+def hospital(make_window, champion):
+    """A site's window with all four families; `shift` moves embeddings, `maker` the scanner."""
+
+    def make(seed, count, site="north", *, shift=0.0, maker=("acme", "bolt")):
+        generator = np.random.default_rng(seed)
+        rows = generator.normal(shift, size=(count, 6))
+        return make_window(
+            rows,
+            site,
+            outputs=champion(rows),
+            tags=[{"maker": str(generator.choice(maker))} for _ in range(count)],
+            pixels=[{"sharpness": float(v)} for v in generator.normal(size=count)],
+        )
+
+    return make
+
+
+def _performance(current, *, reference=0.9, labelled=80):
+    return PerformanceEvidence("balanced_accuracy", reference, current, labelled)
+
+
+def test_false_alarm_rate_of_a_whole_look_lies_near_the_plans_alpha(make_window, champion, digits):
+    # 200 looks at nothing over embeddings and outputs; 10 alarms expected at most, more than 16 have
+    # probability .03; fewer than 2 would mean a test that cannot alarm.
+    alarms = 0
+    for seed in range(200):
+        order = np.random.default_rng(seed).permutation(len(digits))
+        windows = [make_window(digits[rows], outputs=champion(digits[rows])) for rows in (order[:120], order[120:170])]
+        report = look([windows[0]], windows[1], ChangePlan(permutations=99, seed=seed), CLEAN)
+        assert {signal.family for signal in report.signals} == {SignalFamily.EMBEDDINGS, SignalFamily.OUTPUTS}
+        alarms += report.verdict is not Verdict.NO_DRIFT
+    assert 2 <= alarms <= 16
+
+
+def test_false_alarm_rate_of_the_two_tables_stays_below_twice_alpha(make_window):
+    # 60 looks through evidently: 3 alarms expected at most, more than 8 have probability .005.
+    alarms = 0
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        windows = [
+            make_window(
+                np.ones((count, 1)),
+                tags=[{"maker": str(m)} for m in generator.choice(["x", "y", "z"], count)],
+                pixels=[{"mean": float(v)} for v in generator.normal(size=count)],
+            )
+            for count in (80, 40)
+        ]
+        report = look([windows[0]], windows[1], ChangePlan(permutations=19, seed=seed), CLEAN)
+        alarms += report.verdict is not Verdict.NO_DRIFT
+    assert alarms <= 8
+
+
+def test_digits_ten_per_cent_darker_are_called_covariate_shift(make_window, champion, digits, quick_plan):
+    seen = 0
+    for seed in range(15):
+        order = np.random.default_rng(seed).permutation(len(digits))
+        known, new = digits[order[:600]], 0.9 * digits[order[600:800]]
+        report = look(
+            [make_window(known, outputs=champion(known))], make_window(new, outputs=champion(new)), quick_plan, CLEAN
+        )
+        seen += report.verdict is Verdict.COVARIATE_SHIFT
+    assert seen >= 12
+
+
+def test_report_carries_all_four_families_and_what_each_could_have_seen(hospital, quick_plan):
+    report = look([hospital(1, 80)], hospital(2, 40), quick_plan, Intake(offered=50, quarantined=3))
+    assert [signal.family for signal in report.signals] == list(SignalFamily)
+    assert set(report.smallest_detectable) == {family.value for family in SignalFamily}
+    assert report.verdict is Verdict.NO_DRIFT
+    assert report.action is Action.NONE
+    assert (report.reference_subjects, report.current_subjects, report.quarantined) == (80, 40, 3)
+    for signal in report.signals:
+        assert signal.score < report.smallest_detectable[signal.family.value]
+        assert not signal.alarm
+
+
+def test_a_new_scanner_alarms_in_its_tags_alone_and_the_reason_names_the_tag(hospital, quick_plan):
+    report = look([hospital(1, 80)], hospital(2, 40, maker=("novum",)), quick_plan, CLEAN)
+    assert [signal.family for signal in report.signals if signal.alarm] == [SignalFamily.ACQUISITION_TAGS]
+    assert "maker" in report.reason
+    assert "40 subjects differ from 80 of site north" in report.reason
+    tags = report.signals[0]
+    assert tags.score >= report.smallest_detectable["acquisition_tags"]
+
+
+def test_same_inputs_give_the_same_report(hospital, quick_plan):
+    windows = hospital(1, 60), hospital(2, 30, shift=0.2)
+    first, second = (look([windows[0]], windows[1], quick_plan, CLEAN) for _ in range(2))
+    assert first == second
+
+
+def test_a_new_site_is_held_against_the_nearest_known_one(hospital, quick_plan):
+    known = [hospital(1, 60, "far", shift=3.0), hospital(2, 60, "near", shift=0.5), hospital(3, 4, "tiny")]
+    report = look(known, hospital(4, 40, "new"), quick_plan, CLEAN)
+    assert (report.site, report.reference_site) == ("new", "near")
+    assert report.verdict is Verdict.COVARIATE_SHIFT
+    assert "site near, the nearest known site," in report.reason
+
+
+def test_a_known_site_is_held_against_itself_even_when_another_is_nearer(hospital, quick_plan):
+    known = [hospital(1, 60, "south"), hospital(2, 60, "north", shift=3.0)]
+    assert look(known, hospital(3, 40, "north"), quick_plan, CLEAN).reference_site == "north"
+
+
+def test_too_few_subjects_are_never_called_no_drift_however_many_images_they_have(hospital, quick_plan):
+    current = hospital(2, 60)
+    current = replace(current, subjects=tuple(f"s{i % 6}" for i in range(60)))
+    report = look([hospital(1, 80)], current, quick_plan, CLEAN)
+    assert (report.verdict, report.action) == (Verdict.INSUFFICIENT_DATA, Action.WAIT)
+    assert "6 current subjects against 80" in report.reason
+    assert "4 more current subjects" in report.reason
+    assert report.signals == ()
+
+
+def test_a_small_reference_is_insufficient_too(hospital, quick_plan):
+    report = look([hospital(1, 7, "south")], hospital(2, 60), quick_plan, CLEAN)
+    assert report.verdict is Verdict.INSUFFICIENT_DATA
+    assert "3 more reference subjects" in report.reason
+
+
+def test_without_any_reference_the_answer_is_insufficient_data(hospital, quick_plan):
+    report = look([], hospital(1, 60), quick_plan, CLEAN)
+    assert (report.verdict, report.reference_site, report.reference_subjects) == (Verdict.INSUFFICIENT_DATA, "", 0)
+    assert "no reference window" in report.reason
+
+
+def test_quarantine_above_the_limit_is_a_data_fault_before_anything_is_tested(hospital, quick_plan):
+    report = look([hospital(1, 60)], hospital(2, 5), quick_plan, Intake(offered=10, quarantined=3))
+    assert (report.verdict, report.action) == (Verdict.DATA_FAULT, Action.QUARANTINE)
+    assert "3 of 10 images (30%, limit 20%)" in report.reason
+    at_the_limit = look([hospital(1, 60)], hospital(2, 40), quick_plan, Intake(offered=10, quarantined=2))
+    assert at_the_limit.verdict is Verdict.NO_DRIFT
+
+
+def test_inverted_images_of_a_known_site_are_a_data_fault(make_window, quick_plan):
+    def slides(seed, inverted):
+        generator = np.random.default_rng(seed)
+        rows = []
+        for level in generator.normal(200, 8, size=40):
+            p01, p99 = (level - 150, level + 40)
+            upright = {"mean": level, "p01": p01, "p50": level + 5, "p99": p99}
+            turned = {"mean": 255 - level, "p01": 255 - p99, "p50": 250 - level, "p99": 255 - p01}
+            rows.append(turned if inverted else upright)
+        return make_window(generator.normal(size=(40, 2)), pixels=rows)
+
+    report = look([slides(1, inverted=False)], slides(2, inverted=True), quick_plan, CLEAN)
+    assert (report.verdict, report.action) == (Verdict.DATA_FAULT, Action.QUARANTINE)
+    assert "of 40 images (limit 20%) fit site north only with black and white exchanged" in report.reason
+
+
+@pytest.mark.parametrize(
+    ("performance", "labelled", "action", "said"),
+    [
+        (None, 500, Action.REQUEST_LABELS, "performance is unknown"),
+        (_performance(None, labelled=0), 500, Action.REQUEST_LABELS, "performance is unknown"),
+        (_performance(0.8, reference=None), 500, Action.REQUEST_LABELS, "no reference value"),
+        (_performance(0.86), 500, Action.LOG, "no update is needed"),
+        (_performance(0.95), 500, Action.LOG, "no update is needed"),
+        (_performance(0.6), 40, Action.UPDATE, "update on 40 labelled"),
+        (_performance(0.6), 39, Action.REQUEST_LABELS, "send 1 more labelled"),
+    ],
+)
+def test_a_shift_is_acted_on_by_measured_harm_and_labels_at_hand(
+    make_window, quick_plan, performance, labelled, action, said
+):
+    generator = np.random.default_rng(0)
+    known, new = (make_window(generator.normal(s, size=(40, 3)), n) for n, s in (("north", 0.0), ("south", 2.0)))
+    report = look([known], new, quick_plan, CLEAN, performance, labelled)
+    assert (report.verdict, report.action) == (Verdict.COVARIATE_SHIFT, action)
+    assert said in report.reason
+    assert report.performance == performance
+
+
+@pytest.mark.parametrize(
+    ("performance", "verdict", "action"),
+    [
+        (_performance(0.6), Verdict.CONCEPT_SHIFT, Action.URGENT_UPDATE),
+        (_performance(0.6, labelled=39), Verdict.NO_DRIFT, Action.NONE),
+        (_performance(0.86), Verdict.NO_DRIFT, Action.NONE),
+    ],
+)
+def test_harm_without_any_difference_in_images_is_concept_shift_once_labels_suffice(
+    make_window, quick_plan, performance, verdict, action
+):
+    generator = np.random.default_rng(0)
+    known, new = (make_window(generator.normal(size=(40, 3))) for _ in range(2))
+    report = look([known], new, quick_plan, CLEAN, performance)
+    assert (report.verdict, report.action) == (verdict, action)
+    assert "0.900 on the reference" in report.reason
+
+
+def test_few_permutations_in_the_plan_still_let_one_family_alarm(make_window):
+    generator = np.random.default_rng(0)
+    known, new = (make_window(generator.normal(s, size=(30, 3)), n) for n, s in (("north", 0.0), ("south", 3.0)))
+    report = look([known], new, ChangePlan(permutations=19), CLEAN)
+    assert report.verdict is Verdict.COVARIATE_SHIFT
+    assert np.isfinite(report.smallest_detectable["embeddings"])
+
+
+def test_a_huge_window_is_thinned_to_a_thousand_subjects_and_reported_whole(make_window, quick_plan):
+    generator = np.random.default_rng(0)
+    known, new = (make_window(generator.normal(size=(n, 3))) for n in (1500, 50))
+    report = look([known], new, quick_plan, CLEAN)
+    assert report.reference_subjects == 1500
+    assert report.signals[0].detail["reference_subjects"] == 1000
+
+
+def test_constant_windows_are_no_drift(make_window, quick_plan):
+    windows = [make_window(np.zeros((20, 3)), tags=[{"maker": "x"}] * 20) for _ in range(2)]
+    report = look([windows[0]], windows[1], quick_plan, CLEAN)
+    assert report.verdict is Verdict.NO_DRIFT
+    assert [signal.p_value for signal in report.signals] == [1.0]
