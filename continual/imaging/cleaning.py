@@ -74,7 +74,7 @@ def _standardise(source: ImageSource, decoded: DecodedImage, key: bytes) -> Clea
         height=height,
         tags=decoded.tags,
         pixel_statistics=pixel_statistics(decoded.pixels),
-        acquired_at=source.acquired_at or decoded.acquired_at,
+        acquired_at=_month(source.acquired_at or decoded.acquired_at),
         split=source.split,
     )
 

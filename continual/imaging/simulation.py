@@ -74,8 +74,8 @@ def write_simulated_hospitals(
 
     Files are `folder/<site>/IM00001.dcm` onwards (Digital X-Ray, 64 x 64, 12 of 16 bits, Explicit VR Little Endian);
     the table has the columns sop_instance_uid, site and label and is written last. Equal seeds give equal files.
-    `progress` is called with the number of files written so far. Raises SettingsError on a count below 1, a negative
-    seed, or a folder with other DICOM files in it.
+    `progress` is called with 1 after each file. Raises SettingsError on a count below 1, a negative seed, or a folder
+    with other DICOM files in it.
     """
     if per_site < 1 or seed < 0:
         raise SettingsError(
@@ -90,7 +90,7 @@ def write_simulated_hospitals(
             dataset.save_as(folder / site / _file_name(exposure.number), enforce_file_format=True)
             lines.append((str(dataset.SOPInstanceUID), site, exposure.finding))
             if progress is not None:
-                progress(len(lines))
+                progress(1)
     return _write_labels(folder / "labels.csv", lines)
 
 

@@ -98,7 +98,7 @@ def test_equal_seeds_give_equal_files_and_other_seeds_do_not(tmp_path: Path) -> 
     assert len(files["a"]) == 13
     assert files["a"] == files["b"]
     assert not set(files["a"]) & set(files["c"])
-    assert counted == list(range(1, 13))
+    assert counted == [1] * 12
 
 
 def test_writing_again_finishes_a_broken_run_and_refuses_to_mix_two(tmp_path: Path) -> None:
