@@ -19,6 +19,8 @@ from continual.learning.views import standardise, view_of
 ARCHITECTURE: Mapping[str, int] = {"img_size": 64, "patch_size": 8, "embed_dim": 96, "depth": 6, "num_heads": 3}
 PRETRAINING_VIEWS = 8
 PEAK_RATE = 1e-3
+# A few hundred images teach a transformer nothing about place unless they are moved about.
+MOST_SHIFT_PX = 12
 
 
 def pretrain_backbone(
@@ -47,7 +49,9 @@ def pretrain_backbone(
     truth = torch.tensor(targets)
     for _ in range(steps):
         chosen = torch.from_numpy(random.integers(len(images), size=32))
-        tokens = network.forward_features(stack[int(random.integers(PRETRAINING_VIEWS))][chosen])
+        shift = tuple(random.integers(-MOST_SHIFT_PX, MOST_SHIFT_PX + 1, size=2).tolist())
+        batch = stack[int(random.integers(PRETRAINING_VIEWS))][chosen].roll(shift, dims=(2, 3))
+        tokens = network.forward_features(batch)
         loss = nn.functional.cross_entropy(head(frozen_features(network, tokens)), truth[chosen], label_smoothing=0.05)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

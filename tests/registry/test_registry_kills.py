@@ -13,7 +13,7 @@ from registry.artifacts import INCOMING
 
 def _kill_when_reached(child):
     for line in child.stdout:
-        if line.strip() == "REACHED":
+        if "REACHED" in line:  # several writers may announce at once, their words interleaved
             break
     else:
         pytest.fail("the child ended before it reached the place to be killed at")
