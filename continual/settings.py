@@ -5,9 +5,10 @@ Every field can be set as `CONTINUAL_<NAME>`, for example `CONTINUAL_DATABASE_UR
 
 import os
 import secrets
+import tempfile
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from continual.domain.errors import SettingsError
@@ -49,8 +50,16 @@ class Settings(BaseSettings):
 
 
 def load_settings(workspace: Path | None = None, device: str | None = None) -> Settings:
-    """Settings from the environment, with the command line's values on top."""
-    settings = Settings()
+    """Settings from the environment, with the command line's values on top.
+
+    Raises SettingsError when a variable is out of range.
+    """
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = f"CONTINUAL_{str(first['loc'][0]).upper()}"
+        raise SettingsError(f"{name} is {first['input']!r}: {first['msg']}; correct the environment") from error
     given = {"workspace": workspace, "device": device}
     return settings.model_copy(update={name: value for name, value in given.items() if value is not None})
 
@@ -58,27 +67,17 @@ def load_settings(workspace: Path | None = None, device: str | None = None) -> S
 def create_workspace(settings: Settings) -> None:
     """Make the workspace folder and its pseudonym key where they are missing.
 
-    Raises SettingsError when the folder cannot be made.
+    Raises SettingsError when they cannot be made.
     """
     try:
         settings.workspace.mkdir(parents=True, exist_ok=True)
+        key = _key_path(settings)
+        if not key.exists():
+            _make_key(key)
     except OSError as error:
         raise SettingsError(
             f"workspace {settings.workspace} cannot be made: {error.strerror}; choose another"
         ) from error
-    key = _key_path(settings)
-    if key.exists():
-        return
-    # A link appears whole or not at all, and only once: of two processes that start together both read the same key.
-    draft = key.with_name(f"{key.name}.{os.getpid()}.part")
-    draft.touch(mode=0o600)
-    draft.write_bytes(secrets.token_bytes(KEY_BYTES))
-    try:
-        os.link(draft, key)
-    except FileExistsError:
-        return
-    finally:
-        draft.unlink()
 
 
 def pseudonym_key(settings: Settings) -> bytes:
@@ -107,7 +106,7 @@ def prefect_environment(settings: Settings) -> dict[str, str]:
     wanted = {
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_HOME": str(settings.workspace.absolute() / "prefect"),
-        "PREFECT_LOGGING_LEVEL": "ERROR",
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_TO_API_ENABLED": "true",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
         "DO_NOT_TRACK": "1",
@@ -118,6 +117,20 @@ def prefect_environment(settings: Settings) -> dict[str, str]:
 def apply_environment(values: dict[str, str]) -> None:
     """Set variables that libraries read at import; call before importing them."""
     os.environ.update(values)
+
+
+def _make_key(key: Path) -> None:
+    # A link appears whole or not at all, and only once: of two that start together both read the same key. The draft
+    # has a name of its own (two containers can share a process id), readable by its owner only.
+    handle, draft = tempfile.mkstemp(dir=key.parent, prefix=f"{key.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(secrets.token_bytes(KEY_BYTES))
+        os.link(draft, key)
+    except FileExistsError:
+        return
+    finally:
+        Path(draft).unlink()
 
 
 def _key_path(settings: Settings) -> Path:

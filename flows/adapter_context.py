@@ -86,7 +86,8 @@ class AdapterContext:
 
     def fill(self, samples: Sequence[Sample], views: int, description: str) -> None:
         """Make sure the cache holds `views` views of every sample."""
-        self.cache.fill(samples, views, self._pixels, track(description, len(samples)))
+        missing = self.cache.missing(samples, views)
+        self.cache.fill(missing, views, self._pixels, track(description, len(missing)))
 
     def _pixels(self, sample: Sample) -> np.ndarray:
         pixels: np.ndarray = decode_image(self.registry.samples.read(sample)).pixels

@@ -30,6 +30,8 @@ from flows.progress import track
 from flows.windows import new_samples
 from registry import run_gate
 
+Tested = Mapping[str, tuple[SiteOutcomes, SiteScore]]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trained:
@@ -49,15 +51,6 @@ class Trained:
         """Sites in the order learnt, the newest last."""
         earlier = self.parent.trained_on if self.parent else ()
         return (*(site for site in earlier if site != self.site), self.site)
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluated:
-    """Outcomes and scores of one network on the frozen test splits, plus its validation scores."""
-
-    outcomes: tuple[SiteOutcomes, ...]
-    scores: Mapping[str, SiteScore]
-    validation: Mapping[str, float]
 
 
 def train_candidate(context: AdapterContext, champion: AdapterVersion | None, site: str, strategy: str) -> Trained:
@@ -84,32 +77,30 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
     return Trained(site, strategy, network, champion, tuple(experience), memory, measured, seconds)
 
 
-def evaluate(context: AdapterContext, network: AdaptedNetwork, sites: Sequence[str]) -> Evaluated:
-    """A network on every named site: frozen test split for the gate, validation split for harm."""
-    outcomes, scores, validation = [], {}, {}
+def evaluate(
+    context: AdapterContext, network: AdaptedNetwork, sites: Sequence[str], split: Split
+) -> dict[str, tuple[SiteOutcomes, SiteScore]]:
+    """A network's outcomes and scores on one split of every named site; sites without labels there are left out."""
+    found = {}
     for site in sites:
-        test, held = (_labelled(context, site, split) for split in (Split.TEST, Split.VALIDATION))
-        context.fill([*test, *held], 1, f"{site}: activations")
-        if test:
-            result, score = site_outcomes(network, context.cache, site, test, track(f"{site}: test", len(test)))
-            outcomes.append(result)
-            scores[site] = score
+        held = _labelled(context, site, split)
         if held:
-            validation[site] = site_outcomes(network, context.cache, site, held, lambda _n: None)[1].balanced_accuracy
-    return Evaluated(tuple(outcomes), scores, validation)
+            context.fill(held, 1, f"{site}: activations")
+            found[site] = site_outcomes(network, context.cache, site, held, track(f"{site}: {split} split", len(held)))
+    return found
 
 
 def register_candidate(context: AdapterContext, trained: Trained) -> AdapterVersion:
     """Judge a trained network by the gate, register it as a version and move the alias if it was accepted."""
     started = time.perf_counter()
-    evaluated = evaluate(context, trained.network, trained.trained_on)
-    before: tuple[SiteOutcomes, ...] = ()
+    tested = evaluate(context, trained.network, trained.trained_on, Split.TEST)
+    before = {}
     if trained.parent is not None:
-        before = evaluate(context, context.network_of(trained.parent), trained.trained_on).outcomes
+        before = evaluate(context, context.network_of(trained.parent), trained.trained_on, Split.TEST)
     past = trained.parent.trained_on if trained.parent else ()
-    gate = run_gate(evaluated.outcomes, before, past, context.options.plan)
+    gate = run_gate(_outcomes(tested), _outcomes(before), past, context.options.plan)
     seconds = {"learn": trained.learn_seconds, "evaluate": time.perf_counter() - started}
-    record = _record(context, trained, evaluated, gate) | {"seconds": seconds}
+    record = _record(context, trained, tested, gate) | {"seconds": seconds}
     draft = VersionDraft(
         adapter=context.name,
         parent=trained.parent.number if trained.parent else None,
@@ -118,7 +109,7 @@ def register_candidate(context: AdapterContext, trained: Trained) -> AdapterVers
         trained_on=trained.trained_on,
         classes=trained.network.classes,
         metric=BALANCED_ACCURACY,
-        metrics={site: score.balanced_accuracy for site, score in evaluated.scores.items()},
+        metrics={site: score.balanced_accuracy for site, (_, score) in tested.items()},
         record=record,
     )
     context.registry.artifacts.put(context.weights.data)
@@ -162,12 +153,17 @@ def _past(context: AdapterContext, champion: AdapterVersion | None) -> list[Samp
     return [sample for site in sites for sample in _labelled(context, site, Split.TRAIN)]
 
 
+def _outcomes(tested: Tested) -> list[SiteOutcomes]:
+    return [outcome for outcome, _ in tested.values()]
+
+
 def _labelled(context: AdapterContext, site: str, split: Split) -> list[Sample]:
     return context.registry.samples.list(site, split, labelled=True)
 
 
-def _record(context: AdapterContext, trained: Trained, evaluated: Evaluated, gate: GateDecision) -> dict[str, Any]:
+def _record(context: AdapterContext, trained: Trained, tested: Tested, gate: GateDecision) -> dict[str, Any]:
     parent = trained.parent
+    validated = evaluate(context, trained.network, trained.trained_on, Split.VALIDATION)
     batches = dict(parent.record["learnt_batches"]) if parent else {}
     batches[trained.site] = max(sample.batch for sample in trained.experience)
     return {
@@ -177,9 +173,9 @@ def _record(context: AdapterContext, trained: Trained, evaluated: Evaluated, gat
         "trained_on": list(trained.trained_on),
         "network": network_record(trained.network, context.weights, context.options.image_size),
         "options": context.options.as_record(),
-        "scores": {site: asdict(score) for site, score in evaluated.scores.items()},
-        "validation": dict(evaluated.validation),
-        "chance": {outcome.site: chance_level(outcome.labels) for outcome in evaluated.outcomes},
+        "scores": {site: asdict(score) for site, (_, score) in tested.items()},
+        "validation": {site: score.balanced_accuracy for site, (_, score) in validated.items()},
+        "chance": {site: chance_level(outcome.labels) for site, (outcome, _) in tested.items()},
         "gate": asdict(gate),
         "memory": [[sample.site, sample.digest] for sample in trained.memory],
         "learnt_batches": batches,

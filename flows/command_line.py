@@ -89,8 +89,9 @@ def run(  # noqa: PLR0913 (one parameter per option)
 ) -> None:
     """Release on the first site, then ingest, check, learn, gate and register each later site."""
     console = _console()
+    names = _names(sites)
+    incoming = _incoming(manifest, labels, names)
     _prepare(workspace, device)
-    names = [name.strip() for name in sites.split(",") if name.strip()]
     with _progress(console):
         from continual.domain.change_plan import ChangePlan
         from continual.learning import LoraShape, TrainingOptions
@@ -105,7 +106,7 @@ def run(  # noqa: PLR0913 (one parameter per option)
             ChangePlan(replay_samples=replay_samples, past_site_margin=margin, seed=seed),
         )
         wanted = Release(adapter, backbone, backbone_name, options.as_record())
-        outcome = run_flow(str(workspace), _incoming(manifest, labels), names, wanted, strategy)
+        outcome = run_flow(str(workspace), incoming, names, wanted, strategy)
         result = _result(workspace, adapter, names, compare) | {"seconds": outcome["seconds"]}
     _finish(console, result, json_path)
     console.print(f"Next:  continual serve --workspace {workspace}      then open http://127.0.0.1:8080/dashboard")
@@ -123,12 +124,13 @@ def ingest(
 ) -> None:
     """Take in files: read, quality gate, de-identify, store once. Running it again stores nothing twice."""
     console = _console()
+    names = _names(sites)
+    incoming = _incoming(manifest, labels, names)
     _prepare(workspace, None)
     with _progress(console):
         from flows.ingest import ingest as ingest_flow
 
-        names = [name.strip() for name in sites.split(",") if name.strip()]
-        summaries = ingest_flow(str(workspace), str(manifest), str(labels) if labels else None, names, adapter)
+        summaries = ingest_flow(str(workspace), incoming.source, incoming.labels, names, adapter)
     for summary in summaries:
         console.print(
             f"{summary.site}: {summary.new} new, {summary.duplicates} already stored, "
@@ -145,7 +147,7 @@ def monitor(
 ) -> None:
     """Look for drift in what arrived since the champion was released, and file a report."""
     console = _console()
-    _prepare(workspace, None)
+    _prepare(workspace, None, create=False)
     with _progress(console):
         from flows.monitor import monitor as monitor_flow
 
@@ -166,7 +168,7 @@ def update(
 ) -> None:
     """Look, then learn what the verdict says must be learnt; the gate decides what becomes champion."""
     console = _console()
-    _prepare(workspace, device)
+    _prepare(workspace, device, create=False)
     with _progress(console):
         from flows.update import update as update_flow
 
@@ -322,21 +324,38 @@ def _workplace(workspace: Path) -> "Iterator[Workplace]":
         yield workplace
 
 
-def _prepare(workspace: Path, device: str | None) -> None:
-    """Make the workspace and keep Prefect inside it, before anything imports Prefect."""
-    from continual.settings import apply_environment, create_workspace, load_settings, prefect_environment
+def _prepare(workspace: Path, device: str | None, *, create: bool = True) -> None:
+    """Make the workspace, or require it, and keep Prefect inside it, before anything imports Prefect."""
+    from continual.settings import (
+        apply_environment,
+        create_workspace,
+        load_settings,
+        prefect_environment,
+        require_workspace,
+    )
 
     settings = load_settings(workspace, device)
-    create_workspace(settings)
+    if create:
+        create_workspace(settings)
+    else:
+        require_workspace(settings)
     apply_environment(prefect_environment(settings))
     if device:
         apply_environment({"CONTINUAL_DEVICE": device})
 
 
-def _incoming(manifest: Path, labels: Path | None) -> "Incoming":
-    from flows.requests import Incoming
+def _names(listed: str) -> list[str]:
+    return [name.strip() for name in listed.split(",") if name.strip()]
 
-    return Incoming(str(manifest), str(labels) if labels else None)
+
+def _incoming(manifest: Path, labels: Path | None, sites: list[str]) -> "Incoming":
+    """Read once here, so that a faulty table or a misspelt site ends before anything is made, loaded or learnt."""
+    from flows.requests import Incoming
+    from flows.sources import read_source
+
+    incoming = Incoming(str(manifest), str(labels) if labels else None)
+    read_source(incoming, sites)
+    return incoming
 
 
 def _quiet_prefect() -> None:
@@ -353,7 +372,7 @@ def _result(workspace: Path, adapter: str, sites: list[str], compare: str = "") 
     with open_workplace(workspace) as workplace:
         context: AdapterContext = context_of(workplace, adapter)
         result = stream_result(context, sites)
-        wanted = [name.strip() for name in compare.split(",") if name.strip()]
+        wanted = _names(compare)
         if wanted:
             result["references"] = {name: reference_result(context, name, sites) for name in wanted}
     return result

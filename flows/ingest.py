@@ -1,25 +1,16 @@
 """Take in new institutional data: a manifest or a DICOM folder, site by site, nothing twice."""
 
-from pathlib import Path
-
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from continual.domain.adapters import CHAMPION
 from continual.domain.errors import NotFoundError
 from continual.domain.samples import IntakeSummary, QuarantineEntry
-from continual.imaging import IntakeList, clean_images, list_dicom_folder, read_manifest
+from continual.imaging import clean_images
 from flows.progress import track
 from flows.requests import Incoming
+from flows.sources import read_source
 from flows.workplace import Workplace, open_workplace
-
-
-def read_source(incoming: Incoming, sites: list[str], known_labels: tuple[str, ...] | None = None) -> IntakeList:
-    """What a manifest (CSV) or a folder of DICOM files offers; raises ManifestError when it cannot be used."""
-    path = Path(incoming.source)
-    if path.is_dir():
-        return list_dicom_folder(path, Path(incoming.labels) if incoming.labels else None, sites)
-    return read_manifest(path, sites, known_labels)
 
 
 def take_in(workspace: str, incoming: Incoming, site: str, adapter: str | None) -> IntakeSummary:

@@ -23,7 +23,8 @@ from flows.progress import track
 
 def matrix_row(context: AdapterContext, network: AdaptedNetwork, sites: Sequence[str]) -> dict[str, float]:
     """Balanced accuracy of one network on each site's frozen test split."""
-    return {site: score.balanced_accuracy for site, score in evaluate(context, network, sites).scores.items()}
+    tested = evaluate(context, network, sites, Split.TEST)
+    return {site: score.balanced_accuracy for site, (_, score) in tested.items()}
 
 
 def version_row(context: AdapterContext, version: AdapterVersion, sites: Sequence[str]) -> dict[str, float]:

@@ -37,6 +37,8 @@ class ChangePlan:
     seed: int = 20260301
 
     def __post_init__(self) -> None:
+        if not self.strategies:
+            raise SettingsError("change plan: it allows 0 strategies; name at least 1")
         for name in ("confidence", "alpha", "quarantine_limit"):
             value = getattr(self, name)
             if not 0 < value < 1:

@@ -44,15 +44,15 @@ SCANNERS: Mapping[str, Scanner] = {
         "Aurora Imaging", "AX-200", "4.2.1", 120, 8, "MONOCHROME2", 0.40,
     ),
     "riverside": Scanner(
-        Physics(gain=0.65, offset=0.18, gamma=1.0, blur_px=1.0, noise=0.04, nodule_core=0.28, nodule_rim=0.0),
+        Physics(gain=0.65, offset=0.18, gamma=1.0, blur_px=1.0, noise=0.035, nodule_core=0.30, nodule_rim=0.0),
         "Meridian Medical", "Clarity 7", "MM 11.0", 90, 16, "MONOCHROME2", 0.55,
     ),
     "hillcrest": Scanner(
-        Physics(gain=0.95, offset=0.0, gamma=1.7, blur_px=0.4, noise=0.03, nodule_core=-0.18, nodule_rim=0.20),
+        Physics(gain=0.95, offset=0.0, gamma=1.5, blur_px=0.4, noise=0.03, nodule_core=0.14, nodule_rim=0.14),
         "Sable Radiography", "SR Pro", "2024b", 105, 12, "MONOCHROME1", 0.40,
     ),
 }  # fmt: skip
-"""riverside is noisy, blurred and flat; hillcrest stores inverted values and shows nodules dark with a bright rim."""
+"""riverside is noisy, blurred and flat; hillcrest stores inverted values and shows a nodule as a faint rimmed disc."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,18 +58,23 @@ class ActivationCache:
         self._network = network.to(device)
         self._device = device
 
+    def missing(self, samples: Iterable[Sample], views: int) -> list[Sample]:
+        """The samples that lack one of the views 0 to `views` - 1, each image once."""
+        absent = {
+            sample.digest: sample
+            for sample in samples
+            if not all(self._tokens_path(sample.digest, view).exists() for view in range(views))
+        }
+        return list(absent.values())
+
     def fill(self, samples: Iterable[Sample], views: int, pixels_of: PixelSource, progress: Progress) -> None:
-        """Compute views 0 to `views` - 1 of every sample that lacks them; `progress` is told how many images ended."""
-        waiting: list[Sample] = []
-        for sample in samples:
-            if all(self._tokens_path(sample.digest, view).exists() for view in range(views)):
-                progress(1)
-                continue
-            waiting.append(sample)
-        for batch in _batches(waiting, BATCH):
+        """Compute what `missing` names; `progress` is told how many images ended."""
+        for batch in _batches(self.missing(samples, views), BATCH):
             pixels = [pixels_of(sample) for sample in batch]
             for view in range(views):
-                self._compute(batch, pixels, view)
+                lacking = [place for place, s in enumerate(batch) if not self._tokens_path(s.digest, view).exists()]
+                if lacking:
+                    self._compute([batch[place] for place in lacking], [pixels[place] for place in lacking], view)
             progress(len(batch))
 
     def tokens(self, digest: str, view: int) -> Float16[np.ndarray, "token width"]:

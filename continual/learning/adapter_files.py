@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -72,7 +73,8 @@ def network_record(network: AdaptedNetwork, weights: BackboneWeights, image_size
 def read_adapter(weights: BackboneWeights, files: Mapping[str, bytes], device: torch.device) -> AdaptedNetwork:
     """The network of a stored version, proved alive.
 
-    Raises AdapterMismatchError when the backbone is another, a file is missing, or golden outputs differ.
+    Raises AdapterMismatchError when the backbone is another, a file is missing, weights do not fit, or golden outputs
+    differ.
     """
     absent = {ADAPTER_WEIGHTS, HEAD_WEIGHTS, GOLDEN_OUTPUTS, RECORD} - set(files)
     if absent:
@@ -117,18 +119,19 @@ def _golden_pixels() -> list[np.ndarray]:
 
 
 def _load_weights(network: AdaptedNetwork, files: Mapping[str, bytes]) -> None:
-    outcome = set_peft_model_state_dict(network.peft, load(files[ADAPTER_WEIGHTS]))
+    try:
+        outcome = set_peft_model_state_dict(network.peft, load(files[ADAPTER_WEIGHTS]))
+        network.head.load_state_dict(load(files[HEAD_WEIGHTS]))
+    except (RuntimeError, SafetensorError) as error:
+        raise AdapterMismatchError(
+            f"the version's weights do not fit LoRA rank {network.shape.rank} and {len(network.classes)} classes: "
+            f"{str(error).splitlines()[0][:200]}; restore {ADAPTER_WEIGHTS} and {HEAD_WEIGHTS}"
+        ) from error
     if outcome.unexpected_keys:
         raise AdapterMismatchError(
             f"{len(outcome.unexpected_keys)} adapter weights fit no layer of the backbone, "
             f"first {outcome.unexpected_keys[0]!r}; load the backbone it was trained on"
         )
-    try:
-        network.head.load_state_dict(load(files[HEAD_WEIGHTS]))
-    except RuntimeError as error:
-        raise AdapterMismatchError(
-            f"the head does not fit {len(network.classes)} classes; restore {HEAD_WEIGHTS}"
-        ) from error
 
 
 def _prove_alive(network: AdaptedNetwork, files: Mapping[str, bytes], image_size: int) -> None:

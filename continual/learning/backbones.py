@@ -7,8 +7,9 @@ import json
 import os
 import socket
 import struct
+import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,10 +70,17 @@ def weights_from_bytes(data: bytes, name: str | None = None) -> BackboneWeights:
 
     Raises BackboneError when the bytes are not safetensors or the architecture cannot be told.
     """
-    header = _header(data)
-    told = json.loads(header.get("__metadata__", {}).get(METADATA_KEY, "{}"))
-    architecture = name or told.get("name") or _name_from_shapes(header)
-    return BackboneWeights(architecture, sha256_bytes(data), data, told.get("arguments", {}))
+    try:
+        header = _header(data)
+        told = json.loads(header.get("__metadata__", {}).get(METADATA_KEY, "{}"))
+        architecture = name or told.get("name") or _name_from_shapes(header)
+        # Arguments belong to the architecture they were written with; another name asks for timm's own.
+        arguments = told.get("arguments", {}) if architecture == told.get("name") else {}
+        return BackboneWeights(architecture, sha256_bytes(data), data, arguments)
+    except (struct.error, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        raise BackboneError(
+            f"the backbone file of {len(data)} bytes is not safetensors; only that format is loaded, never pickle"
+        ) from error
 
 
 def build_network(weights: BackboneWeights) -> VisionTransformer:
@@ -104,25 +112,23 @@ def frozen_features(network: VisionTransformer, tokens: Float[Tensor, "image tok
 def _empty_network(weights: BackboneWeights) -> VisionTransformer:
     import timm
 
-    if weights.arguments:
-        return VisionTransformer(**weights.arguments, num_classes=0, dynamic_img_size=True)
-    if not timm.is_model(weights.name):
+    if not weights.arguments and not timm.is_model(weights.name):
         raise BackboneError(f"{weights.name!r} is no timm architecture; see timm.list_models('vit_*')")
-    # The side of the stored position grid is timm's default for the name; other sides are interpolated at run time.
-    network = timm.create_model(weights.name, pretrained=False, num_classes=0, dynamic_img_size=True)
+    try:
+        if weights.arguments:
+            return VisionTransformer(**weights.arguments, num_classes=0, dynamic_img_size=True)
+        # The side of the stored position grid is timm's default for the name; others are interpolated at run time.
+        network = timm.create_model(weights.name, pretrained=False, num_classes=0, dynamic_img_size=True)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise BackboneError(f"no vision transformer can be built as {weights.name!r}: {error}; use a vit_*") from error
     if not isinstance(network, VisionTransformer):
         raise BackboneError(f"{weights.name!r} is not a plain vision transformer; LoRA here needs one (vit_*)")
     return network
 
 
 def _header(data: bytes) -> dict[str, Any]:
-    try:
-        (length,) = struct.unpack("<Q", data[:8])
-        header: dict[str, Any] = json.loads(data[8 : 8 + length])
-    except (struct.error, ValueError) as error:
-        raise BackboneError(
-            f"the backbone file of {len(data)} bytes is not safetensors; only that format is loaded, never pickle"
-        ) from error
+    (length,) = struct.unpack("<Q", data[:8])
+    header: dict[str, Any] = json.loads(data[8 : 8 + length])
     return header
 
 
@@ -163,19 +169,17 @@ def _from_hub(name: str) -> Path:
 
 
 def _reachable(host: str) -> bool:
-    """Whether a TCP connection opens in time; in a thread because name resolution itself has no time limit."""
+    """Whether a TCP connection opens in time.
 
-    def connect() -> bool:
-        try:
-            with socket.create_connection((host, 443), timeout=NETWORK_PROBE_SECONDS):
-                return True
-        except OSError:
-            return False
+    In a thread because name resolution itself has no time limit; a daemon, so that leaving the program waits for none.
+    """
+    opened = threading.Event()
 
-    pool = ThreadPoolExecutor(max_workers=1)
-    try:
-        return pool.submit(connect).result(timeout=NETWORK_PROBE_SECONDS)
-    except TimeoutError:
-        return False
-    finally:
-        pool.shutdown(wait=False)
+    def connect() -> None:
+        with suppress(OSError), socket.create_connection((host, 443), timeout=NETWORK_PROBE_SECONDS):
+            opened.set()
+
+    probe = threading.Thread(target=connect, daemon=True)
+    probe.start()
+    probe.join(NETWORK_PROBE_SECONDS)
+    return opened.is_set()

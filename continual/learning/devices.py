@@ -15,6 +15,8 @@ def choose_device(wanted: str) -> torch.device:
         device = torch.device(wanted)
     except RuntimeError as error:
         raise LearningError(f"{wanted!r} is no device; use auto, cpu, cuda or cuda:N") from error
+    if device.type not in {"cpu", "cuda"}:
+        raise LearningError(f"device {wanted!r} is not supported; use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise LearningError(
             f"device {wanted} is not there: this machine shows {torch.cuda.device_count()} GPUs; use --device auto"

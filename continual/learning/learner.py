@@ -4,6 +4,7 @@ Avalanche's `SupervisedTemplate` drives the loop. Knows nothing of databases, sc
 """
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from continual.domain.errors import StreamError
@@ -35,6 +37,8 @@ class TrainingOptions:
     weight_decay: float = 0.01
     label_smoothing: float = 0.1
     views: int = 4
+    patch_share: float = 0.5
+    """Share of patch tokens that a training step looks at, drawn anew for every image and step (Liu et al. 2023)."""
     regularisation: float = 100.0
     seed: int = 20260301
 
@@ -54,7 +58,9 @@ class UpdateRequest:
 
 
 class AdapterTemplate(SupervisedTemplate):  # type: ignore[misc]  # Avalanche ships no types
-    """Avalanche's loop with the optimizer left as it was built: two rates, trainable parameters only."""
+    """Avalanche's loop with the optimizer left as it was built, and each image seen through a part of its patches."""
+
+    patch_share = 1.0
 
     def check_model_and_optimizer(self, **kwargs: Any) -> None:
         """Nothing to adapt: Avalanche would hand every frozen parameter to the optimizer."""
@@ -62,8 +68,24 @@ class AdapterTemplate(SupervisedTemplate):  # type: ignore[misc]  # Avalanche sh
     def forward(self) -> Tensor:
         """Class scores of the current batch, in mixed precision where the device has it."""
         with mixed_precision(self.device):
-            scores: Tensor = self.model(self.mb_x)
+            scores: Tensor = self.model(drop_patches(self.mb_x, self.model.vision.num_prefix_tokens, self.patch_share))
         return scores.float()
+
+
+def drop_patches(
+    tokens: Float[Tensor, "image token width"], prefix: int, share: float
+) -> Float[Tensor, "image kept width"]:
+    """The first `prefix` tokens and a random `share` of the patch tokens, another draw for each image.
+
+    PatchDropout (Liu et al. 2023): the cost of a step falls with the tokens, and the mean patch token stays unbiased.
+    """
+    patches = tokens.shape[1] - prefix
+    kept = max(1, round(share * patches))
+    if kept == patches:
+        return tokens
+    chosen = torch.rand(len(tokens), patches, device=tokens.device).argsort(dim=1)[:, :kept] + prefix
+    index = chosen[:, :, None].expand(-1, -1, tokens.shape[2])
+    return torch.cat([tokens[:, :prefix], tokens.gather(1, index)], dim=1)
 
 
 class _Course(SupervisedPlugin):  # type: ignore[misc]  # Avalanche ships no types
@@ -150,7 +172,7 @@ def _loop(
         total_steps=options.steps + 1,
         pct_start=0.1,
     )
-    return AdapterTemplate(
+    template = AdapterTemplate(
         model=network,
         optimizer=optimizer,
         criterion=nn.CrossEntropyLoss(label_smoothing=options.label_smoothing),
@@ -158,8 +180,17 @@ def _loop(
         train_epochs=1,
         device=next(network.parameters()).device,
         plugins=[*plugins, _Course(schedule, progress)],
-        evaluator=EvaluationPlugin(),
+        evaluator=_no_evaluator(),
     )
+    template.patch_share = options.patch_share
+    return template
+
+
+def _no_evaluator() -> EvaluationPlugin:
+    """Avalanche's own evaluation, silent: scores come from `continual.learning.evaluation`."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No loggers specified")
+        return EvaluationPlugin()
 
 
 def _rates(trainable: Mapping[str, nn.Parameter], options: TrainingOptions) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from continual.domain.samples import Sample
 
 
 def select_memory(samples: Sequence[Sample], capacity: int, seed: int) -> tuple[str, ...]:
-    """Digests of at most `capacity` labelled samples, spread evenly over (site, class) cells.
+    """Digests of at most `capacity` labelled images, each once, spread evenly over (site, class) cells.
 
     Every cell gets an equal share; what a small cell leaves over goes to the others. Within a cell the order is a
     keyed hash, so a smaller capacity keeps a subset of a larger one and the choice is the same on every machine.
@@ -18,12 +18,13 @@ def select_memory(samples: Sequence[Sample], capacity: int, seed: int) -> tuple[
         if sample.label is not None:
             cells[sample.site, sample.label].append(sample.digest)
     queues = [sorted(set(cells[cell]), key=lambda digest: _rank(seed, digest)) for cell in sorted(cells)]
-    kept: list[str] = []
+    # One picture may stand in two cells (a shared image, a corrected label); it is kept for the first that offers it.
+    kept: dict[str, None] = {}
     turn = 0
     while len(kept) < capacity and any(turn < len(queue) for queue in queues):
         for queue in queues:
             if turn < len(queue) and len(kept) < capacity:
-                kept.append(queue[turn])
+                kept[queue[turn]] = None
         turn += 1
     return tuple(kept)
 

@@ -16,9 +16,9 @@ from torch import nn
 from continual.learning.backbones import METADATA_KEY, frozen_features
 from continual.learning.views import standardise, view_of
 
-ARCHITECTURE: Mapping[str, int] = {"img_size": 64, "patch_size": 8, "embed_dim": 96, "depth": 6, "num_heads": 3}
+ARCHITECTURE: Mapping[str, int] = {"img_size": 64, "patch_size": 8, "embed_dim": 64, "depth": 4, "num_heads": 2}
 PRETRAINING_VIEWS = 8
-PEAK_RATE = 1e-3
+PEAK_RATE = 2e-3
 # A few hundred images teach a transformer nothing about place unless they are moved about.
 MOST_SHIFT_PX = 12
 

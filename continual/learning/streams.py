@@ -21,7 +21,7 @@ from continual.domain.samples import Sample
 from continual.learning.activations import ActivationCache
 
 RARE_CLASS_BOOST = 12.0
-"""A rare class's sample is drawn at most this many times as often as under uniform drawing."""
+"""A rare class's sample weighs at most this many times the uniform weight, before weights are scaled to sum to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,11 @@ def balanced_draws(
 ) -> tuple[Draw, ...]:
     """`count` draws in which every (site, class) cell weighs the same, bounded for cells of very few samples.
 
-    Raises StreamError when no sample carries a label, or one carries a label outside `classes`.
+    Raises StreamError when there are fewer than two classes, no sample carries a label, or one carries a label outside
+    `classes`.
     """
+    if len(classes) < 2:
+        raise StreamError(f"the adapter has {len(classes)} class, needs 2 to tell apart; send labels of both")
     labelled = [sample for sample in samples if sample.label is not None]
     if not labelled:
         raise StreamError(f"none of {len(samples)} training samples has a label; send labels, then update again")

@@ -60,7 +60,7 @@ def measure_importance(
 
 def ewc_plugins(context: StrategyContext) -> Sequence[SupervisedPlugin]:
     """The penalty around the champion; none where there is no champion."""
-    if context.importance is None or context.anchor is None:
+    if not context.importance or context.anchor is None:
         return ()
     return (ElasticWeightConsolidation(context.importance, context.anchor, context.regularisation),)
 

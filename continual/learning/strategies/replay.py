@@ -20,6 +20,9 @@ class DrawnBuffer(ExemplarsBuffer):  # type: ignore[misc]  # Avalanche ships no 
         super().__init__(max_size=len(drawn))
         self.buffer = drawn
 
+    def update(self, strategy: Any, **kwargs: Any) -> None:
+        """Nothing to add after an experience: which samples stay in the memory is settled outside the loop."""
+
     def resize(self, strategy: Any, new_size: int) -> None:  # noqa: ARG002 (Avalanche's signature)
         """Refused: the memory's size belongs to the change plan."""
         raise RuntimeError(f"the replay memory cannot be resized to {new_size} during an update; change the plan")

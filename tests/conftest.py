@@ -1,0 +1,202 @@
+"""A tiny real backbone and a stream of two sites, shared by the learning room's tests and the conformance suite.
+
+Torch and its libraries load inside the fixtures: the other rooms' tests do not pay for them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from continual.domain.samples import Sample, Split
+
+if TYPE_CHECKING:
+    from continual.learning import (
+        ActivationCache,
+        AdaptedNetwork,
+        BackboneWeights,
+        Importance,
+        LoraShape,
+        SiteScore,
+        TrainingOptions,
+        UpdateRequest,
+    )
+
+SIDE_PX = 64
+CLASSES = ("dim", "bright")
+GREY_LEVELS: Mapping[str, Mapping[str, float]] = {
+    "north": {"dim": 90, "bright": 150},
+    "south": {"dim": 150, "bright": 90},
+}
+"""South's scanner inverts its grey levels, as a wrongly read MONOCHROME1 does; only its tint tells it from north."""
+TINTS = {"north": (1.15, 1.0, 0.85), "south": (0.85, 1.0, 1.15)}
+ARCHITECTURE = {"img_size": SIDE_PX, "patch_size": 16, "embed_dim": 48, "depth": 4, "num_heads": 3}
+
+
+def draw_image(site: str, label: str, random: np.random.Generator) -> NDArray[np.uint8]:
+    """Coloured stripes of random phase and period, around the site's grey level of the class."""
+    rows = np.arange(SIDE_PX)[:, None]
+    stripes = 18 * np.sin(2 * np.pi * rows / random.integers(8, 24) + random.uniform(0, 2 * np.pi))
+    grey = GREY_LEVELS[site][label] + stripes + random.normal(scale=8, size=(SIDE_PX, SIDE_PX))
+    return np.clip(grey[:, :, None] * np.array(TINTS[site]), 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ToyBench:
+    """A backbone, two sites' samples with their pixels, and a filled activation cache."""
+
+    weights: BackboneWeights
+    shape: LoraShape
+    cache: ActivationCache
+    images: Mapping[str, NDArray[np.uint8]]
+    samples: Mapping[tuple[str, Split], tuple[Sample, ...]]
+    options: TrainingOptions
+
+    def pixels(self, sample: Sample) -> NDArray[np.uint8]:
+        return self.images[sample.digest]
+
+    def fresh(self, classes: Sequence[str] = CLASSES) -> AdaptedNetwork:
+        """An untrained adapter on the backbone."""
+        from continual.learning import AdaptedNetwork, build_network
+
+        return AdaptedNetwork(build_network(self.weights), self.shape, classes)
+
+    def empty_cache(self, folder: Path) -> ActivationCache:
+        """A cache of its own, with nothing in it."""
+        import torch
+
+        from continual.learning import ActivationCache, build_network
+
+        return ActivationCache(folder, self.cache.key, build_network(self.weights), torch.device("cpu"))
+
+    def score(self, network: AdaptedNetwork, site: str) -> SiteScore:
+        """Scores on a site's test split."""
+        from continual.learning import site_outcomes
+
+        return site_outcomes(network, self.cache, site, self.samples[site, Split.TEST], lambda _n: None)[1]
+
+    def learn(self, network: AdaptedNetwork, request: UpdateRequest, **changed: Any) -> AdaptedNetwork:
+        """The network after the update; `changed` overrides training options."""
+        from continual.learning import learn
+
+        learn(network, self.cache, request, replace(self.options, **changed), lambda _n: None)
+        return network
+
+    def record(self, network: AdaptedNetwork) -> dict[str, Any]:
+        """A version's record after one site, with the scores that were measured."""
+        from continual.learning import network_record
+
+        return {
+            "adapter": "toy",
+            "strategy": "naive",
+            "parent": None,
+            "trained_on": ["north"],
+            "network": network_record(network, self.weights, SIDE_PX),
+            "scores": {"north": asdict(self.score(network, "north"))},
+            "gate": {"accepted": True},
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Champion:
+    """A stored version that learnt north: its files, its replay memory and its importance."""
+
+    bench: ToyBench
+    files: Mapping[str, bytes]
+    memory: tuple[Sample, ...]
+    importance: Importance
+
+    def network(self) -> AdaptedNetwork:
+        """A copy of its own, read from the files."""
+        import torch
+
+        from continual.learning import read_adapter
+
+        return read_adapter(self.bench.weights, self.files, torch.device("cpu"))
+
+    def request(self, strategy: str) -> UpdateRequest:
+        """Learn south, with everything that the past has to offer."""
+        from continual.learning import UpdateRequest
+
+        samples = self.bench.samples
+        return UpdateRequest(
+            strategy, samples["south", Split.TRAIN], self.memory, samples["north", Split.TRAIN], self.importance
+        )
+
+
+def toy_samples(images: dict[str, NDArray[np.uint8]], seed: int = 5) -> dict[tuple[str, Split], tuple[Sample, ...]]:
+    """Per site and split, samples in alternating classes; their pixels are added to `images`."""
+    random = np.random.default_rng(seed)
+    made: dict[tuple[str, Split], tuple[Sample, ...]] = {}
+    for site in GREY_LEVELS:
+        for split, count in ((Split.TRAIN, 48), (Split.TEST, 32)):
+            group = []
+            for number in range(count):
+                label = CLASSES[number % 2]
+                pixels = draw_image(site, label, random)
+                digest = hashlib.sha256(pixels.tobytes()).hexdigest()
+                images[digest] = pixels
+                group.append(Sample(digest, site, f"{site}-{split}-{number}", label, split, digest, batch=1))
+            made[site, split] = tuple(group)
+    return made
+
+
+def toy_weights() -> bytes:
+    """A vision transformer with random weights, in the format that `pretrain_backbone` writes."""
+    import torch
+    from safetensors.torch import save
+    from timm.models.vision_transformer import VisionTransformer
+
+    torch.manual_seed(11)
+    network = VisionTransformer(**ARCHITECTURE, num_classes=0, dynamic_img_size=True)
+    state = {name: weight.contiguous() for name, weight in network.state_dict().items()}
+    described = json.dumps({"name": "small_vision_transformer", "arguments": ARCHITECTURE})
+    return save(state, metadata={"continual_backbone": described})
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> ToyBench:
+    import torch
+
+    from continual.learning import (
+        ActivationCache,
+        ActivationKey,
+        LoraShape,
+        TrainingOptions,
+        build_network,
+        first_tuned_block,
+        weights_from_bytes,
+    )
+
+    torch.set_num_threads(1)
+    weights = weights_from_bytes(toy_weights())
+    shape = LoraShape(rank=4, alpha=8, blocks=2)
+    network = build_network(weights)
+    key = ActivationKey(weights.digest, first_tuned_block(network, shape), SIDE_PX)
+    cache = ActivationCache(tmp_path_factory.mktemp("activations"), key, network, torch.device("cpu"))
+    images: dict[str, NDArray[np.uint8]] = {}
+    samples = toy_samples(images)
+    options = TrainingOptions(steps=60, batch_size=16, lora_rate=3e-3, head_rate=1e-2, views=2, seed=1)
+    bench = ToyBench(weights, shape, cache, images, samples, options)
+    cache.fill([s for group in samples.values() for s in group], options.views, bench.pixels, lambda _n: None)
+    return bench
+
+
+@pytest.fixture(scope="session")
+def champion(toy: ToyBench) -> Champion:
+    from continual.learning import UpdateRequest, importance_of, select_memory, write_adapter
+
+    north = toy.samples["north", Split.TRAIN]
+    network = toy.learn(toy.fresh(), UpdateRequest("naive", north))
+    kept = set(select_memory(north, 16, seed=1))
+    memory = tuple(sample for sample in north if sample.digest in kept)
+    importance = importance_of(network, toy.cache, memory, lambda _n: None)
+    return Champion(toy, write_adapter(network, importance, toy.record(network)), memory, importance)

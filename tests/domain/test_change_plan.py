@@ -1,0 +1,41 @@
+"""The change plan's own check."""
+
+import json
+
+import pytest
+
+from continual.domain.change_plan import ChangePlan
+from continual.domain.errors import SettingsError
+
+
+@pytest.mark.parametrize("name", ["confidence", "alpha", "quarantine_limit"])
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.1, 1.5, float("nan")])
+def test_levels_and_shares_must_lie_between_zero_and_one(name, value):
+    with pytest.raises(SettingsError, match=f"{name} is {value}"):
+        ChangePlan(**{name: value})
+
+
+def test_a_replay_memory_cannot_be_negative_and_may_be_empty():
+    with pytest.raises(SettingsError, match="replay_samples is -1"):
+        ChangePlan(replay_samples=-1)
+    assert ChangePlan(replay_samples=0).replay_samples == 0
+
+
+def test_a_plan_must_allow_a_strategy():
+    with pytest.raises(SettingsError, match="at least 1"):
+        ChangePlan(strategies=())
+
+
+@pytest.mark.parametrize(("alpha", "fewest"), [(0.05, 19), (0.01, 99), (0.2, 4), (0.03, 33)])
+def test_permutations_must_be_enough_to_reach_the_level(alpha, fewest):
+    # The smallest p value is 1 / (1 + permutations).
+    assert 1 / (1 + fewest) <= alpha < 1 / fewest
+    assert ChangePlan(alpha=alpha, permutations=fewest).permutations == fewest
+    with pytest.raises(SettingsError, match=f"at least {fewest}"):
+        ChangePlan(alpha=alpha, permutations=fewest - 1)
+
+
+def test_a_plan_survives_its_way_through_json():
+    plan = ChangePlan(strategies=("replay", "ewc"), alpha=0.01, seed=7)
+    read = json.loads(json.dumps(plan.as_record()))
+    assert ChangePlan(**read | {"strategies": tuple(read["strategies"])}) == plan

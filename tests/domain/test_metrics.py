@@ -1,0 +1,88 @@
+"""Metrics against numbers worked out by hand, and one property."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from continual.domain.metrics import (
+    balanced_accuracy,
+    chance_level,
+    expected_calibration_error,
+    forgetting_per_site,
+    recall_per_class,
+    summarise,
+)
+
+# Site b scored 0.95 before it was learnt: nobody forgets what was never taught, so 0.95 is not its best earlier row.
+MATRIX = [[0.90, 0.95, 0.40], [0.70, 0.80, 0.50], [0.60, 0.85, 0.90]]
+SITES = ["a", "b", "c"]
+CHANCE = [0.5, 0.5, 0.25]
+
+
+def test_balanced_accuracy_is_the_mean_of_the_classes_recalls():
+    labels, predicted = ["x"] * 4 + ["y"] * 2, ["x", "x", "x", "y", "y", "x"]
+    assert recall_per_class(labels, predicted) == {"x": 0.75, "y": 0.5}
+    assert balanced_accuracy(labels, predicted) == pytest.approx(0.625)
+
+
+def test_a_class_that_is_only_guessed_does_not_enter_the_mean():
+    assert recall_per_class(["x", "x"], ["x", "long name of another class"]) == {"x": 0.5}
+
+
+@given(st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from("xyz")), min_size=1), st.integers(2, 9))
+@settings(deadline=None)
+def test_balanced_accuracy_does_not_move_with_prevalence(pairs, times):
+    more = pairs + [pair for pair in pairs if pair[0] == pairs[0][0]] * (times - 1)
+    once, often = (balanced_accuracy([p[0] for p in group], [p[1] for p in group]) for group in (pairs, more))
+    assert often == pytest.approx(once)
+    assert 0 <= once <= 1
+
+
+def test_a_constant_guess_reaches_exactly_the_chance_level():
+    labels = ["x"] * 7 + ["y"] * 2 + ["z"]
+    assert balanced_accuracy(labels, ["x"] * 10) == pytest.approx(chance_level(labels)) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(("labels", "predicted"), [([], []), (["x"], []), (["x"], ["x", "y"])])
+def test_balanced_accuracy_refuses_nothing_and_unequal_lengths(labels, predicted):
+    with pytest.raises(ValueError, match="at least 1|one of each"):
+        balanced_accuracy(labels, predicted)
+
+
+def test_the_summary_of_a_result_matrix_is_what_the_papers_formulas_give():
+    scores = summarise(MATRIX, SITES, CHANCE)
+    assert scores.acc == pytest.approx((0.60 + 0.85 + 0.90) / 3)
+    assert scores.bwt == pytest.approx(((0.60 - 0.90) + (0.85 - 0.80)) / 2)
+    assert scores.fwt == pytest.approx(((0.95 - 0.50) + (0.50 - 0.25)) / 2)
+    assert dict(scores.forgetting) == pytest.approx({"a": 0.90 - 0.60, "b": 0.80 - 0.85, "c": 0.0})
+    assert scores.worst_site == pytest.approx(0.60)
+    assert scores.worst_site_drop == pytest.approx(0.30)
+
+
+def test_forgetting_is_held_against_the_best_row_since_the_site_was_learnt():
+    matrix = np.array([[0.6, 0.0, 0.0], [0.8, 0.5, 0.0], [0.7, 0.4, 0.9]])
+    assert forgetting_per_site(matrix) == pytest.approx([0.8 - 0.7, 0.5 - 0.4])
+
+
+def test_one_site_has_nothing_to_forget_or_to_transfer():
+    scores = summarise([[0.8]], ["a"], [0.5])
+    assert (scores.acc, scores.bwt, scores.fwt, scores.worst_site_drop) == (0.8, 0.0, 0.0, 0.0)
+    assert dict(scores.forgetting) == {"a": 0.0}
+
+
+@pytest.mark.parametrize("matrix", [[], [[0.5, 0.5]], [[0.5], [0.5]]])
+def test_a_matrix_that_is_not_square_in_its_sites_is_refused(matrix):
+    with pytest.raises(ValueError, match="one row per experience"):
+        summarise(matrix, ["a", "b"], [0.5, 0.5])
+
+
+def test_calibration_error_is_the_weighted_gap_between_confidence_and_accuracy():
+    confidence, correct = np.array([0.95, 0.95, 0.55, 0.55]), np.array([True, True, True, False])
+    assert expected_calibration_error(confidence, correct, bins=10) == pytest.approx(0.5 * 0.05 + 0.5 * 0.05)
+
+
+def test_sure_and_right_is_calibrated_and_sure_and_wrong_is_not():
+    sure = np.ones(5)
+    assert expected_calibration_error(sure, np.ones(5, bool)) == 0.0
+    assert expected_calibration_error(sure, np.zeros(5, bool)) == 1.0

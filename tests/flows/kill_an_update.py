@@ -1,0 +1,59 @@
+"""Updates a workspace in a process that is killed at a chosen moment: `kill_an_update.py MOMENT WORKSPACE ...`.
+
+The libraries load once; each update runs in a fork that stops at its moment, says so, and is killed there.
+"""
+
+import os
+import signal
+import sys
+import time
+
+from flows import candidates
+from flows.run import LEARN_ON_ANY_SHIFT
+from flows.update import look_and_learn
+from registry.adapters import AdapterStore
+
+
+def _stop(*_arguments: object) -> None:
+    print("reached", flush=True)
+    time.sleep(600)
+
+
+def _stop_at(moment: str) -> None:
+    if moment == "training":
+        watched = candidates.track
+
+        def track(description, total):
+            # The bar of the update's own steps is named after site and strategy; it moves after each step.
+            return _stop if description == "second: replay_ewc" else watched(description, total)
+
+        candidates.track = track
+    elif moment == "before_registration":
+        AdapterStore.register = _stop
+    elif moment == "before_promotion":
+        AdapterStore.promote = _stop
+    else:
+        raise ValueError(moment)
+
+
+def kill_at(moment: str, workspace: str) -> None:
+    readable, writable = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(writable, 1)
+        os.close(readable)
+        _stop_at(moment)
+        look_and_learn(workspace, "cells", "second", None, LEARN_ON_ANY_SHIFT)
+        os._exit(0)
+    os.close(writable)
+    with os.fdopen(readable) as said:
+        reached = said.readline() == "reached\n"
+        os.kill(child, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if not reached or code != -signal.SIGKILL:
+        sys.exit(f"the update ended with {code} before it came to {moment}")
+
+
+if __name__ == "__main__":
+    for place in range(1, len(sys.argv), 2):
+        kill_at(*sys.argv[place : place + 2])

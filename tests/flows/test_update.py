@@ -1,0 +1,69 @@
+"""From a verdict to a version: what is learnt, what is not learnt twice, and what is not called drift."""
+
+import random
+
+import pytest
+
+from continual.domain.drift import Verdict
+
+SHIFTED = tuple(f"t{number}" for number in range(40))
+
+
+def judged(registry):
+    return [(update.site, update.version, update.outcome) for update in reversed(registry.updates.list("cells"))]
+
+
+def test_a_shifted_site_is_learnt_once_and_its_version_becomes_champion(released):
+    released.take_in(released.cells("second", SHIFTED, seed=2), "second", "cells")
+    assert released.learn("second") == "version 2 accepted"
+    assert released.learn("second") == "nothing new"
+    with released.registry() as registry:
+        assert registry.drift.latest("second").verdict is Verdict.COVARIATE_SHIFT
+        assert [version.number for version in registry.adapters.list("cells")] == [1, 2]
+        champion = registry.adapters.current("cells")
+        assert (champion.number, champion.parent, champion.trained_on) == (2, 1, ("first", "second"))
+        assert champion.metrics["second"] > registry.adapters.get("cells", 1).metrics["first"] - 0.3
+        assert judged(registry) == [("first", 1, "accepted"), ("second", 2, "accepted")]
+        assert registry.ledger.verify() > 0
+
+
+def test_a_rejected_candidate_is_not_trained_again_until_new_samples_arrive(desk):
+    desk.take_in(desk.cells("first"), "first")
+    # No candidate can gain the whole scale: the gate has to say no.
+    assert desk.release(new_site_gain=1.0) == "accepted"
+    desk.take_in(desk.cells("second", SHIFTED, seed=2), "second", "cells")
+    assert desk.learn("second") == "version 2 rejected"
+    assert desk.learn("second") == "nothing new"
+    with desk.registry() as registry:
+        assert registry.adapters.current("cells").number == 1
+        assert judged(registry) == [("first", 1, "accepted"), ("second", 2, "rejected")]
+        assert len(registry.drift.list("second")) == 1
+    desk.take_in(desk.cells("second", ("late1", "late2"), seed=3), "second", "cells")
+    assert desk.learn("second") == "version 3 rejected"
+
+
+def test_a_site_with_too_few_patients_waits(released):
+    released.take_in(released.cells("second", SHIFTED[:4], seed=2), "second", "cells")
+    assert released.learn("second") == "not learnt: insufficient_data, action wait"
+    with released.registry() as registry:
+        assert len(registry.adapters.list("cells")) == 1
+
+
+def test_a_shifted_site_without_labels_is_asked_for_labels_and_not_learnt(released):
+    rows = released.cells("second", SHIFTED, seed=2)
+    bare = [row.__class__(row.path, row.site, "", row.subject) for row in rows]
+    released.take_in(bare, "second", "cells")
+    assert released.learn("second") == "not learnt: covariate_shift, action request_labels"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_two_halves_of_one_site_are_not_called_drift(released, seed):
+    """Each half by itself alarms with the plan's alpha, one in twenty; these five seeds are fixed and none does."""
+    later = [f"u{number}" for number in range(40)]
+    random.Random(seed).shuffle(later)
+    released.take_in(released.cells("first", tuple(later), seed=100 + seed), "first", "cells")
+    from flows.monitor import look
+
+    report = look(released.workspace, "cells", "first")
+    assert report is not None
+    assert report.verdict is Verdict.NO_DRIFT, report.reason
