@@ -141,7 +141,7 @@ def _headline(state: DriftState | None, update: Update | None) -> tuple[str, Ton
         if update.outcome == "accepted":
             return f"Update learnt: version {update.version}", Tone.CALM
         if update.outcome == "rejected":
-            return "Update rejected by the gate; champion kept", Tone.WATCH
+            return "Update rejected by the gate: tell the engineer; the champion stays", Tone.ACT
     if state is None:
         return "Wait for the first check", Tone.WAIT
     words = ACTION_WORDS[state.action]

@@ -99,6 +99,11 @@ def context_of(workplace: Workplace, adapter: str) -> AdapterContext:
 
     Raises NotFoundError when it has none.
     """
+    known = workplace.registry.adapters.names()
+    if adapter not in known:
+        raise NotFoundError(
+            f"no adapter {adapter!r}; known: {', '.join(known) or 'none yet'}; make one with `continual run`"
+        )
     champion = workplace.registry.adapters.current(adapter, CHAMPION)
     weights = weights_from_bytes(
         workplace.registry.artifacts.get(champion.backbone_digest), champion.record["network"]["backbone"]

@@ -100,7 +100,7 @@ def register_candidate(context: AdapterContext, trained: Trained) -> AdapterVers
     past = trained.parent.trained_on if trained.parent else ()
     gate = run_gate(_outcomes(tested), _outcomes(before), past, context.options.plan)
     seconds = {"learn": trained.learn_seconds, "evaluate": time.perf_counter() - started}
-    record = _record(context, trained, tested, gate) | {"seconds": seconds}
+    record = _record(context, trained, tested, gate)
     draft = VersionDraft(
         adapter=context.name,
         parent=trained.parent.number if trained.parent else None,
@@ -110,9 +110,10 @@ def register_candidate(context: AdapterContext, trained: Trained) -> AdapterVers
         classes=trained.network.classes,
         metric=BALANCED_ACCURACY,
         metrics={site: score.balanced_accuracy for site, (_, score) in tested.items()},
-        record=record,
+        record=record | {"seconds": seconds},
     )
     context.registry.artifacts.put(context.weights.data)
+    # Without the seconds: an update that was killed after this point then registers the same folder, not a second one.
     files = write_adapter(trained.network, trained.importance, record)
     version = context.registry.adapters.register(draft, files, context.workplace.actor)
     reason = f"learnt {trained.site} with {trained.strategy}"

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from prefect import Flow, serve
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
 from prefect.types.entrypoint import EntrypointType
+from pydantic import ValidationError
 
-from continual.domain.errors import ServiceError
-from flows.ingest import ingest
-from flows.monitor import monitor
-from flows.update import update
+from continual.domain.errors import ServiceError, SettingsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +26,11 @@ class Schedule:
 
 def deployments(schedule: Schedule) -> list[RunnerDeployment]:
     """The three deployments, named `<flow>/<adapter>`; ingest only where there is a source to read."""
+    # The learning libraries take seconds to load; whoever forgot the server hears of it before.
+    from flows.ingest import ingest
+    from flows.monitor import monitor
+    from flows.update import update
+
     workspace = str(Path(schedule.workspace).absolute())
     common: dict[str, str | None] = {"workspace": workspace, "adapter": schedule.adapter}
     planned: list[tuple[Flow[..., Any], dict[str, str | None]]] = [(monitor, common), (update, common)]
@@ -39,6 +43,7 @@ def deployments(schedule: Schedule) -> list[RunnerDeployment]:
 
 def register(schedule: Schedule, pool: str) -> list[str]:
     """Register the deployments for workers of a work pool; their names."""
+    _check_cron(schedule.cron)
     _require_server()
     named = deployments(schedule)
     for deployment in named:
@@ -48,6 +53,7 @@ def register(schedule: Schedule, pool: str) -> list[str]:
 
 def serve_deployments(schedule: Schedule) -> None:
     """Register the deployments and run what is due or asked for, until stopped; one run at a time."""
+    _check_cron(schedule.cron)
     _require_server()
     serve(*deployments(schedule), limit=1)
 
@@ -67,13 +73,30 @@ def _deployment(flow: Flow[..., Any], schedule: Schedule, parameters: dict[str, 
 
 
 def _require_server() -> None:
+    from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL
 
-    if not PREFECT_API_URL.value():
+    address = PREFECT_API_URL.value()
+    if not address:
         raise ServiceError(
             "no Prefect server is named: start one with `prefect server start`, then "
             "`prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api`"
         )
+    with get_client(sync_client=True) as client:
+        if client.api_healthcheck() is not None:
+            raise ServiceError(
+                f"the Prefect server at {address} does not answer: start it with `prefect server start`, or correct "
+                "PREFECT_API_URL"
+            )
+
+
+def _check_cron(cron: str) -> None:
+    try:
+        CronSchedule(cron=cron)
+    except ValidationError:
+        raise SettingsError(
+            f"cron {cron!r} is no schedule: write minute hour day month weekday, for example '0 2 * * *'"
+        ) from None
 
 
 __all__ = ["Schedule", "deployments", "register", "serve_deployments"]

@@ -24,8 +24,7 @@ def run(
     intake, learnt = {}, {}
     for position, site in enumerate(sites):
         started = time.perf_counter()
-        known = wanted.adapter if position else None
-        summary = intake[site] = ingest_site(workspace, incoming, site, known)
+        summary = intake[site] = ingest_site(workspace, incoming, site, wanted.adapter)
         say(
             f"{site}: {summary.new} new, {summary.duplicates} already stored, {summary.quarantined} quarantined"
             + ("" if summary.new else "; nothing ingested twice")

@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 
 from continual.domain.adapters import AdapterState, AdapterVersion
 from continual.domain.drift import Action, DriftReport
-from continual.domain.errors import ContinualError
+from continual.domain.errors import ContinualError, StreamError
 from continual.domain.samples import Split
 from continual.learning import resolve_backbone
 from flows.adapter_context import AdapterContext, context_of, options_from_record
@@ -57,12 +57,21 @@ def already_judged(context: AdapterContext, site: str, strategy: str) -> bool:
 
 
 def release(workspace: str, site: str, wanted: Release) -> AdapterVersion:
-    """Train and register the first version of an adapter on its first site."""
+    """Train and register the first version of an adapter on its first site.
+
+    Raises StreamError when the gate refuses it: nothing can be built on a model that does not beat guessing.
+    """
     with open_workplace(workspace) as workplace:
         weights = resolve_backbone(wanted.backbone, wanted.backbone_name)
         context = AdapterContext(workplace, wanted.adapter, weights, options_from_record(wanted.options))
         champion = context.champion()
-        return champion if champion is not None else learn_site(context, site, "naive")
+        if champion is not None:
+            return champion
+        version = learn_site(context, site, "naive")
+    if version.gate is not None and not version.gate.accepted:
+        reasons = " ".join(finding.reason for finding in version.gate.findings if not finding.passed)
+        raise StreamError(f"the gate refused the first version. {reasons} Send more labelled images or raise --steps")
+    return version
 
 
 def look_and_learn(workspace: str, adapter: str, site: str, strategy: str | None, learn_on: tuple[Action, ...]) -> str:

@@ -32,21 +32,24 @@ if TYPE_CHECKING:
 
 SIDE_PX = 64
 CLASSES = ("dim", "bright")
-GREY_LEVELS: Mapping[str, Mapping[str, float]] = {
-    "north": {"dim": 90, "bright": 150},
-    "south": {"dim": 150, "bright": 90},
+LEVELS: Mapping[str, Mapping[str, tuple[int, int, int]]] = {
+    "north": {"dim": (90, 120, 120), "bright": (150, 120, 120)},
+    "south": {"dim": (150, 120, 150), "bright": (90, 120, 90)},
 }
-"""South's scanner inverts its grey levels, as a wrongly read MONOCHROME1 does; only its tint tells it from north."""
-TINTS = {"north": (1.15, 1.0, 0.85), "south": (0.85, 1.0, 1.15)}
+"""Mean red, green and blue. North shows its classes in red alone; south turns red round and shows them in blue too.
+
+Red minus twice blue tells the classes apart at both sites, so both can be learnt together. South alone is learnt just
+as well from red, the wrong way round for north: who learns south alone forgets north.
+"""
 ARCHITECTURE = {"img_size": SIDE_PX, "patch_size": 16, "embed_dim": 48, "depth": 4, "num_heads": 3}
 
 
 def draw_image(site: str, label: str, random: np.random.Generator) -> NDArray[np.uint8]:
-    """Coloured stripes of random phase and period, around the site's grey level of the class."""
+    """Coloured stripes of random phase and period, around the class's colour at the site."""
     rows = np.arange(SIDE_PX)[:, None]
     stripes = 18 * np.sin(2 * np.pi * rows / random.integers(8, 24) + random.uniform(0, 2 * np.pi))
-    grey = GREY_LEVELS[site][label] + stripes + random.normal(scale=8, size=(SIDE_PX, SIDE_PX))
-    return np.clip(grey[:, :, None] * np.array(TINTS[site]), 0, 255).astype(np.uint8)
+    grey = stripes + random.normal(scale=8, size=(SIDE_PX, SIDE_PX))
+    return np.clip(grey[:, :, None] + np.array(LEVELS[site][label]), 0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,7 +139,7 @@ def toy_samples(images: dict[str, NDArray[np.uint8]], seed: int = 5) -> dict[tup
     """Per site and split, samples in alternating classes; their pixels are added to `images`."""
     random = np.random.default_rng(seed)
     made: dict[tuple[str, Split], tuple[Sample, ...]] = {}
-    for site in GREY_LEVELS:
+    for site in LEVELS:
         for split, count in ((Split.TRAIN, 48), (Split.TEST, 32)):
             group = []
             for number in range(count):
@@ -184,7 +187,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> ToyBench:
     cache = ActivationCache(tmp_path_factory.mktemp("activations"), key, network, torch.device("cpu"))
     images: dict[str, NDArray[np.uint8]] = {}
     samples = toy_samples(images)
-    options = TrainingOptions(steps=60, batch_size=16, lora_rate=3e-3, head_rate=1e-2, views=2, seed=1)
+    options = TrainingOptions(steps=40, batch_size=16, lora_rate=3e-3, head_rate=1e-2, views=2, seed=1)
     bench = ToyBench(weights, shape, cache, images, samples, options)
     cache.fill([s for group in samples.values() for s in group], options.views, bench.pixels, lambda _n: None)
     return bench

@@ -4,6 +4,7 @@ A file is written whole or not at all, so a killed process leaves nothing half d
 for. Knows numpy files and the frozen network; knows nothing of databases: pixels come from a function it is given.
 """
 
+import io
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,11 +39,14 @@ class ActivationKey:
 
 
 def _write_whole(path: Path, values: np.ndarray) -> None:
+    # Through memory: numpy writes to a real file itself and says nothing when a full disk cuts it short.
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
-            np.save(file, values, allow_pickle=False)
+            file.write(buffer.getbuffer())
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

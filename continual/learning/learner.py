@@ -170,7 +170,8 @@ def _loop(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],
         total_steps=options.steps + 1,
-        pct_start=0.1,
+        # A rise of one step at least: torch's schedule divides by the length of the rise.
+        pct_start=max(0.1, 2 / (options.steps + 1)),
     )
     template = AdapterTemplate(
         model=network,

@@ -41,7 +41,9 @@ def pretrain_backbone(
     head = nn.Linear(2 * network.embed_dim, max(targets) + 1)
     weights = [*network.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=PEAK_RATE, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps + 1, pct_start=0.2)
+    # A rise of one step at least: torch's schedule divides by the length of the rise.
+    rise = max(0.2, 2 / (steps + 1))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps + 1, pct_start=rise)
     stack = [
         torch.stack([standardise(view_of(image, view), ARCHITECTURE["img_size"]) for image in images])
         for view in range(PRETRAINING_VIEWS)

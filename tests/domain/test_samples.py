@@ -48,5 +48,7 @@ def test_split_shares_cover_every_split_and_sum_to_one():
 
 
 def test_label_counts_leave_unlabelled_samples_out_and_stand_in_order():
-    samples = [Sample(str(i), "north", "s", label, Split.TRAIN, "a", 1) for i, label in enumerate(["b", None, "a", "b"])]
+    samples = [
+        Sample(str(i), "north", "s", label, Split.TRAIN, "a", 1) for i, label in enumerate(["b", None, "a", "b"])
+    ]
     assert list(label_counts(samples).items()) == [("a", 1), ("b", 2)]

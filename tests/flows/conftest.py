@@ -111,6 +111,12 @@ def small_options() -> "AdapterOptions":
     )
 
 
+@pytest.fixture(scope="session")
+def desk_at(stream: ModuleType) -> Callable[[Path], Desk]:
+    """A desk in a folder of the test's choice."""
+    return lambda folder: Desk(folder, stream)
+
+
 @pytest.fixture
 def desk(tmp_path: Path, stream: ModuleType) -> Desk:
     """An empty place to work."""

@@ -12,6 +12,7 @@ from flows import candidates
 from flows.run import LEARN_ON_ANY_SHIFT
 from flows.update import look_and_learn
 from registry.adapters import AdapterStore
+from registry.updates import UpdateStore
 
 
 def _stop(*_arguments: object) -> None:
@@ -32,6 +33,8 @@ def _stop_at(moment: str) -> None:
         AdapterStore.register = _stop
     elif moment == "before_promotion":
         AdapterStore.promote = _stop
+    elif moment == "after_promotion":
+        UpdateStore.finish = _stop
     else:
         raise ValueError(moment)
 

@@ -63,8 +63,11 @@ def write_manifest(path: Path, rows: Sequence[Row]) -> Path:
     return path
 
 
-def write_backbone(path: Path) -> Path:
-    """A vision transformer that never saw an image, in the format that `pretrain_backbone` writes."""
+def write_backbone(path: Path, **untrue: int) -> Path:
+    """A vision transformer that never saw an image, in the format that `pretrain_backbone` writes.
+
+    `untrue` makes the file tell another architecture than the one its weights have.
+    """
     import torch
     from safetensors.torch import save
     from timm.models.vision_transformer import VisionTransformer
@@ -72,6 +75,6 @@ def write_backbone(path: Path) -> Path:
     torch.manual_seed(3)
     network = VisionTransformer(**ARCHITECTURE, num_classes=0, dynamic_img_size=True)
     state = {name: weight.contiguous() for name, weight in network.state_dict().items()}
-    described = json.dumps({"name": "small_vision_transformer", "arguments": ARCHITECTURE})
+    described = json.dumps({"name": "small_vision_transformer", "arguments": ARCHITECTURE | untrue})
     path.write_bytes(save(state, metadata={"continual_backbone": described}))
     return path

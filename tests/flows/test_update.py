@@ -5,6 +5,7 @@ import random
 import pytest
 
 from continual.domain.drift import Verdict
+from continual.domain.errors import StreamError
 
 SHIFTED = tuple(f"t{number}" for number in range(40))
 
@@ -40,6 +41,21 @@ def test_a_rejected_candidate_is_not_trained_again_until_new_samples_arrive(desk
         assert len(registry.drift.list("second")) == 1
     desk.take_in(desk.cells("second", ("late1", "late2"), seed=3), "second", "cells")
     assert desk.learn("second") == "version 3 rejected"
+
+
+def test_a_first_version_that_only_guesses_is_refused_and_asking_again_keeps_one_record_of_it(desk):
+    rows = desk.cells("first")
+    # Labels that have nothing to do with the pictures: subject by subject, two and two.
+    drawn = [
+        row.__class__(row.path, row.site, ("blue", "red")[at // 4 % 2], row.subject) for at, row in enumerate(rows)
+    ]
+    desk.take_in(drawn, "first")
+    for _ in range(2):
+        with pytest.raises(StreamError, match=r"gate refused the first version.*not above chance.*raise --steps"):
+            desk.release(confidence=0.999)
+    with desk.registry() as registry:
+        assert [(v.number, v.state.value) for v in registry.adapters.list("cells")] == [(1, "rejected")]
+        assert registry.adapters.aliases("cells") == {}
 
 
 def test_a_site_with_too_few_patients_waits(released):
