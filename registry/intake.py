@@ -20,7 +20,7 @@ class KnownSample:
 
 @dataclass(frozen=True, slots=True)
 class SiteKnowledge:
-    """What a site holds of what is offered: pictures by digest, subjects' splits, and all its samples counted."""
+    """What a site holds of what is offered: pictures by digest, subjects' splits, and all its subjects counted."""
 
     samples: Mapping[str, KnownSample]
     subjects: Mapping[str, Split]
@@ -106,10 +106,14 @@ def plan_intake(site: str, images: Sequence[CleanImage], known: SiteKnowledge) -
 
 def _new_subjects(draft: _Draft) -> list[NewSubject]:
     labels: dict[str, Counter[str]] = {}
+    marks: dict[str, str] = {}
     for image in draft.new.values():
         if image.subject not in draft.known.subjects:
             labels.setdefault(image.subject, Counter())[image.label or UNLABELLED] += 1
-    return [NewSubject(subject, counts, draft.demanded.get(subject)) for subject, counts in labels.items()]
+            marks[image.subject] = min(marks.get(image.subject, image.digest), image.digest)
+    return [
+        NewSubject(subject, counts, draft.demanded.get(subject), marks[subject]) for subject, counts in labels.items()
+    ]
 
 
 def _label_fault(held: KnownSample | None, image: CleanImage) -> str | None:

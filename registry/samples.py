@@ -234,9 +234,10 @@ def _knowledge(session: Session, site: str, images: Sequence[CleanImage]) -> Sit
         split_query = select(SubjectRow.pseudonym, SubjectRow.split)
         found = session.execute(split_query.where(SubjectRow.site == site, SubjectRow.pseudonym.in_(keys)))
         subjects.update((pseudonym, Split(split)) for pseudonym, split in found.tuples())
-    count_query = select(SampleRow.label, SubjectRow.split, func.count().label("samples")).join(SubjectRow, on_subject)
+    subject_count = func.count(SampleRow.subject.distinct()).label("subjects")
+    count_query = select(SampleRow.label, SubjectRow.split, subject_count).join(SubjectRow, on_subject)
     count_query = count_query.where(SampleRow.site == site).group_by(SampleRow.label, SubjectRow.split)
-    counts = {(row.label or UNLABELLED, Split(row.split)): int(row.samples) for row in session.execute(count_query)}
+    counts = {(row.label or UNLABELLED, Split(row.split)): int(row.subjects) for row in session.execute(count_query)}
     return SiteKnowledge(samples, subjects, counts)
 
 

@@ -24,7 +24,7 @@ Start = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture(scope="session")
 def process_environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, str]]:
-    """What each process gets: nothing of the machine's settings, one thread, no telemetry, a Prefect home of its own."""
+    """What each process gets: no settings of the machine, one thread, no telemetry, a Prefect home apart."""
     prefect_home = tmp_path_factory.mktemp("prefect")
 
     def make(**more: str) -> dict[str, str]:
@@ -145,7 +145,7 @@ def thinned_cells(real_cells: Path, tmp_path_factory: pytest.TempPathFactory) ->
         writer.writeheader()
         for row in rows:
             group = (row["site"], row["label"])
-            wanted = row["site"] in {"barcelona", "bangkok_chula"} and row["label"] in {
+            wanted = row["site"] in {"barcelona", "bccd"} and row["label"] in {
                 "neutrophil",
                 "lymphocyte",
                 "eosinophil",

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-SITES = ["barcelona", "bangkok_chula"]
+SITES = ["barcelona", "bccd"]
 ADAPTER = "white-blood-cells"
 
 
@@ -81,8 +81,8 @@ def test_the_result_holds_what_a_reader_of_it_needs(first_run):
     assert set(first_run["forgetting"]) == set(SITES)
     assert set(first_run["seconds"]) >= {"ingest", "release", "update"}
     assert all(seconds >= 0 for seconds in first_run["seconds"].values())
-    assert set(first_run["drift"]) == {"bangkok_chula"}
-    assert first_run["drift"]["bangkok_chula"] == "covariate_shift"
+    assert set(first_run["drift"]) == {"bccd"}
+    assert first_run["drift"]["bccd"] == "covariate_shift"
     for number, version in enumerate(first_run["versions"], start=1):
         assert version["number"] == number
         assert re.fullmatch(r"[0-9a-f]{64}", version["digest"])
@@ -97,7 +97,7 @@ def test_the_derived_scores_follow_from_the_matrix_of_versions_in_service(first_
     last = matrix[first_run["champion"] - 1]
     assert first_run["acc"] == pytest.approx(sum(last) / 2)
     assert first_run["bwt"] == pytest.approx(last[0] - matrix[0][0])
-    assert first_run["forgetting"] == pytest.approx({"barcelona": matrix[0][0] - last[0], "bangkok_chula": 0.0})
+    assert first_run["forgetting"] == pytest.approx({"barcelona": matrix[0][0] - last[0], "bccd": 0.0})
     assert first_run["fwt"] == pytest.approx(matrix[0][1] - 1 / 3)
     assert first_run["worst_site_drop"] == pytest.approx(matrix[0][0] - last[0])
 
@@ -114,7 +114,7 @@ def test_a_second_run_ingests_nothing_and_trains_nothing(first_run, run_stream):
     said = " ".join(said.split())
     for site in SITES:
         assert f"{site}: 0 new, 75 already stored, 0 quarantined; nothing ingested twice" in said
-    assert "bangkok_chula: nothing new" in said
+    assert "bccd: nothing new" in said
     same = ("result_matrix", "versions", "champion", "acc", "bwt", "fwt", "forgetting", "drift")
     assert {name: second[name] for name in same} == {name: first_run[name] for name in same}
 
@@ -142,7 +142,7 @@ def test_an_image_is_scored_by_the_champion(first_run, server, thinned_cells):
     with thinned_cells.open(newline="") as file:
         row = next(csv.DictReader(file))
     image = Path(row["path"]).read_bytes()
-    answer = server.post(f"/v1/adapters/{ADAPTER}/predict", params={"site": "bangkok_chula"}, content=image)
+    answer = server.post(f"/v1/adapters/{ADAPTER}/predict", params={"site": "bccd"}, content=image)
     assert answer.status_code == 200, answer.text
     said = answer.json()
     assert said["version"] == first_run["champion"]
@@ -153,8 +153,8 @@ def test_an_image_is_scored_by_the_champion(first_run, server, thinned_cells):
 
 
 def test_the_drift_report_is_there_for_other_systems(first_run, server):
-    latest = server.get("/v1/sites/bangkok_chula/drift").json()["latest"]
-    assert latest["verdict"] == first_run["drift"]["bangkok_chula"]
+    latest = server.get("/v1/sites/bccd/drift").json()["latest"]
+    assert latest["verdict"] == first_run["drift"]["bccd"]
     assert latest["reference_site"] == "barcelona"
     assert any(signal["alarm"] for signal in latest["signals"])
     assert server.get("/v1/sites/barcelona/drift").json()["latest"] is None
