@@ -71,7 +71,8 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
     )
     seconds = learn(network, context.cache, request, options, track(f"{site}: {strategy}", options.steps))
     kept = select_memory([*remembered, *experience], context.options.plan.replay_samples, context.options.training.seed)
-    chosen = {sample.digest: sample for sample in (*remembered, *experience)}
+    # Of one picture at two sites the earlier is remembered, so the reversed order lets it overwrite the later.
+    chosen = {sample.digest: sample for sample in reversed((*remembered, *experience))}
     memory = tuple(chosen[digest] for digest in kept)
     measured = importance_of(network, context.cache, memory, track(f"{site}: weight importance", len(memory)))
     return Trained(site, strategy, network, champion, tuple(experience), memory, measured, seconds)

@@ -17,9 +17,9 @@ from flows.run import run
 from flows.workplace import open_workplace
 
 ADAPTER = "nodule"
-IMAGES_PER_SITE = 400
+IMAGES_PER_SITE = 560
 IMAGE_SIZE = 64
-PRETRAINING_STEPS = 700
+PRETRAINING_STEPS = 900
 SITES = ("northgate", "riverside", "hillcrest")
 SEED = 20260301
 

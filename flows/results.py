@@ -36,11 +36,12 @@ def version_row(context: AdapterContext, version: AdapterVersion, sites: Sequenc
     return {site: row[site] for site in sites}
 
 
-def stream_result(context: AdapterContext, sites: Sequence[str]) -> dict[str, Any]:
-    """Everything `result.json` holds about the adapter's stream over `sites`.
+def stream_result(context: AdapterContext, wanted: Sequence[str]) -> dict[str, Any]:
+    """Everything `result.json` holds about the adapter's stream over the wanted sites that have a labelled test split.
 
     `result_matrix` has one row per version; the derived scores follow the version in service after each site.
     """
+    sites = [site for site in wanted if _labels(context, site)]
     versions = context.registry.adapters.list(context.name)
     rows = {version.number: version_row(context, version, sites) for version in versions}
     chance = [chance_level(_labels(context, site)) for site in sites]
@@ -49,6 +50,7 @@ def stream_result(context: AdapterContext, sites: Sequence[str]) -> dict[str, An
     return {
         "adapter": context.name,
         "sites": list(sites),
+        "sites_without_labelled_test": [site for site in wanted if site not in sites],
         "metric": BALANCED_ACCURACY,
         "result_matrix": [[rows[version.number][site] for site in sites] for version in versions],
         **derived_scores(service, sites, chance),

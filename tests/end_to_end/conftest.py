@@ -95,8 +95,8 @@ def start(
                 continue
 
 
-@pytest.fixture
-def free_port() -> int:
+@pytest.fixture(scope="module")
+def unused_port() -> int:
     """A port nobody listens on at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -1,17 +1,26 @@
-"""Two small sites of made-up stained cells as PNG files with a manifest, and a tiny backbone with random weights.
+"""Two small sites of made-up stained cells as PNG files with a manifest, a tiny backbone, and a desk to work at.
 
-The site's light differs, so that a model of the first site mistakes the second; a model of both can learn both.
+The second site's light differs, so that a model of the first site mistakes it; one model can learn both.
 """
 
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from continual.domain.samples import IntakeSummary
+from registry import Registry, open_registry
+
+if TYPE_CHECKING:
+    from flows.adapter_context import AdapterOptions
+
+ADAPTER = "cells"
+SUBJECTS = tuple(f"s{number}" for number in range(40))
 SIDE_PX = 64
 COLOURS = {"blue": (70.0, 60.0, 150.0), "red": (150.0, 60.0, 70.0)}
 """Label to the nucleus' colour on the first site's scanner."""
@@ -78,3 +87,62 @@ def write_backbone(path: Path, **untrue: int) -> Path:
     described = json.dumps({"name": "small_vision_transformer", "arguments": ARCHITECTURE | untrue})
     path.write_bytes(save(state, metadata={"continual_backbone": described}))
     return path
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """A workspace with a folder of files beside it, worked on as the flows do."""
+
+    folder: Path
+
+    @property
+    def workspace(self) -> str:
+        return str(self.folder / "workspace")
+
+    def take_in(self, rows: list[Row], site: str, adapter: str | None = None) -> IntakeSummary:
+        from flows.ingest import take_in
+        from flows.requests import Incoming
+
+        manifest = write_manifest(self.folder / "manifest.csv", rows)
+        return take_in(self.workspace, Incoming(str(manifest)), site, adapter)
+
+    def cells(self, site: str, subjects: tuple[str, ...] = SUBJECTS, seed: int = 1) -> list[Row]:
+        """Pictures of the subjects, two each, written beside the manifest."""
+        return write_cells(self.folder, site, subjects, seed)
+
+    def release(self, **plan: Any) -> str:
+        """The first version, under a plan with these changes; its state."""
+        from flows.requests import Release
+        from flows.update import release
+
+        options = small_options()
+        options = replace(options, plan=replace(options.plan, **plan))
+        backbone = write_backbone(self.folder / "backbone.safetensors")
+        return release(self.workspace, "first", Release(ADAPTER, str(backbone), None, options.as_record())).state.value
+
+    def learn(self, site: str) -> str:
+        """Look at a site and learn any shift; what happened, in words."""
+        from flows.run import LEARN_ON_ANY_SHIFT
+        from flows.update import look_and_learn
+
+        return look_and_learn(self.workspace, ADAPTER, site, None, LEARN_ON_ANY_SHIFT)
+
+    def registry(self) -> Registry:
+        """The workspace's registry, to be closed by the caller."""
+        return open_registry(f"sqlite:///{self.workspace}/registry.db", f"{self.workspace}/artifacts")
+
+
+def small_options() -> "AdapterOptions":
+    """Seconds of training, and a gate that a handful of test images can satisfy."""
+    from continual.domain.change_plan import ChangePlan
+    from continual.learning import LoraShape, TrainingOptions
+    from flows.adapter_context import AdapterOptions
+
+    return AdapterOptions(
+        image_size=64,
+        lora=LoraShape(rank=4, alpha=8, blocks=2),
+        training=TrainingOptions(steps=40, batch_size=16, lora_rate=3e-3, head_rate=1e-2, views=1),
+        plan=ChangePlan(
+            replay_samples=30, past_site_margin=-0.30, minimum_labelled=20, bootstrap_draws=200, permutations=199
+        ),
+    )

@@ -5,8 +5,6 @@ from pathlib import Path
 
 from continual.domain.samples import Split
 from continual.imaging import write_simulated_hospitals
-from flows.ingest import take_in
-from flows.requests import Incoming
 
 FEW = ("anna", "bert", "carl", "dora")
 
@@ -107,12 +105,15 @@ def test_a_label_that_comes_later_is_added_to_the_stored_picture(desk):
         assert {sample.label for sample in registry.samples.list("first")} == {"blue", "red"}
 
 
-def test_a_dicom_folder_leaves_no_patient_in_the_workspace(tmp_path):
+def test_a_dicom_folder_leaves_no_patient_in_the_workspace(desk, tmp_path):
     import pydicom
+
+    from flows.ingest import take_in
+    from flows.requests import Incoming
 
     labels = write_simulated_hospitals(tmp_path / "incoming", 5, 6)
     headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in sorted(tmp_path.rglob("*.dcm"))]
-    workspace = tmp_path / "workspace"
+    workspace = Path(desk.workspace)
     for site in ("northgate", "riverside", "hillcrest"):
         summary = take_in(str(workspace), Incoming(str(tmp_path / "incoming"), str(labels)), site, None)
         assert (summary.new, summary.quarantined) == (6, 0)

@@ -19,13 +19,13 @@ def states(registry):
 
 
 @pytest.fixture(scope="module")
-def killed(desk_at, released_folder, tmp_path_factory, command_environment):
+def killed(stream, released_folder, tmp_path_factory, command_environment):
     """Moment to a desk whose update was killed there; one process loads the libraries for all of them."""
     desks = {}
     for moment in (*BEFORE_PROMOTION, AFTER_PROMOTION):
         folder = tmp_path_factory.mktemp(moment) / "desk"
         shutil.copytree(released_folder, folder)
-        desks[moment] = desk_at(folder)
+        desks[moment] = stream.Desk(folder)
         desks[moment].take_in(desks[moment].cells("second", SHIFTED, seed=2), "second", "cells")
     arguments = [argument for moment, desk in desks.items() for argument in (moment, desk.workspace)]
     ended = subprocess.run(
