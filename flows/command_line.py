@@ -1,5 +1,6 @@
 """The command line: verbs, thin skins over the flows. Heavy imports stay inside the verbs, so `--help` is instant."""
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -293,6 +294,11 @@ def main() -> None:
         app()
     except ContinualError as error:
         typer.echo(f"continual: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        typer.echo("continual: no room left on the disk; free some and run the same command again", err=True)
         sys.exit(2)
 
 

@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 
 from continual.domain.adapters import AdapterState, AdapterVersion
 from continual.domain.drift import Action, DriftReport
-from continual.domain.errors import ContinualError, StreamError
+from continual.domain.errors import StreamError
 from continual.domain.samples import Split
 from continual.learning import resolve_backbone
 from flows.adapter_context import AdapterContext, context_of, options_from_record
@@ -29,13 +29,13 @@ def learn_site(context: AdapterContext, site: str, strategy: str) -> AdapterVers
     plan = {"strategy": strategy, "options": context.options.as_record(), "batches": _batches(context, site)}
     begun = updates.begin(context.name, site, parent, plan, context.workplace.actor)
     started = time.perf_counter()
+    number, outcome = None, "failed"
     try:
         version = register_candidate(context, train_candidate(context, champion, site, strategy))
-    except ContinualError:
-        updates.finish(begun.id, None, "failed", {"total": time.perf_counter() - started})
-        raise
-    outcome = "accepted" if version.state is AdapterState.ACCEPTED else "rejected"
-    updates.finish(begun.id, version.number, outcome, {"total": time.perf_counter() - started})
+        number = version.number
+        outcome = "accepted" if version.state is AdapterState.ACCEPTED else "rejected"
+    finally:
+        updates.finish(begun.id, number, outcome, {"total": time.perf_counter() - started})
     return version
 
 

@@ -27,10 +27,8 @@ def wait_for(what, seconds, said):
 @pytest.fixture(scope="module")
 def desk(small_stream, tmp_path_factory):
     """A workspace whose adapter has a first version, and a manifest of a second site that nobody has taken in."""
+    small_stream.load_libraries(tmp_path_factory.mktemp("prefect"))
     folder = tmp_path_factory.mktemp("deployed")
-    import torch
-
-    torch.set_num_threads(1)
     made = small_stream.Desk(folder)
     made.take_in(made.cells("first"), "first")
     assert made.release() == "accepted"

@@ -32,16 +32,9 @@ def stream() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def libraries(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Loads Prefect, which reads its settings at import, with its files out of the home folder; and torch, one thread."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
-        patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-        patch.setenv("DO_NOT_TRACK", "1")
-        import torch
-
-        import flows.run  # noqa: F401
-    torch.set_num_threads(1)
+def libraries(tmp_path_factory: pytest.TempPathFactory, stream: ModuleType) -> None:
+    """Prefect and torch, loaded the way these tests need them."""
+    stream.load_libraries(tmp_path_factory.mktemp("prefect"))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from continual.domain.samples import IntakeSummary
@@ -87,6 +88,18 @@ def write_backbone(path: Path, **untrue: int) -> Path:
     described = json.dumps({"name": "small_vision_transformer", "arguments": ARCHITECTURE | untrue})
     path.write_bytes(save(state, metadata={"continual_backbone": described}))
     return path
+
+
+def load_libraries(prefect_home: Path) -> None:
+    """Loads Prefect, which reads its settings at import, with its files in the folder given; and torch, one thread."""
+    wanted = {"PREFECT_HOME": str(prefect_home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in wanted.items():
+            patch.setenv(name, value)
+        import torch
+
+        import flows.run  # noqa: F401
+    torch.set_num_threads(1)
 
 
 @dataclass(frozen=True, slots=True)
