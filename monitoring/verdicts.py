@@ -5,11 +5,15 @@ estimation), and comes with that estimate; until then a change of mix that moves
 `covariate_shift`, whose action waits for measured harm.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from continual.domain.change_plan import ChangePlan
 from continual.domain.drift import Action, PerformanceEvidence, Signal, SignalFamily, Verdict
+
+ONE_SIDED_95 = 1.645
+"""Standard deviations of a normal variable's one-sided 95 % bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,8 @@ def _judge_quiet(evidence: Evidence, plan: ChangePlan, fall: float | None) -> Ju
         return Judgement(
             Verdict.NO_DRIFT, Action.NONE, f"{said}: too few labels to call it, {plan.minimum_labelled} are needed"
         )
+    if fall - _labelling_noise(evidence.performance) <= plan.harm_margin:
+        return Judgement(Verdict.NO_DRIFT, Action.NONE, f"{said}: a fall that this few labels show by chance")
     reason = f"{said}: images look alike but their labels are met less often; update now or roll back"
     return Judgement(Verdict.CONCEPT_SHIFT, Action.URGENT_UPDATE, reason)
 
@@ -110,6 +116,12 @@ def _fall(performance: PerformanceEvidence | None) -> float | None:
     if performance is None or performance.reference is None or performance.current is None:
         return None
     return performance.reference - performance.current
+
+
+def _labelling_noise(performance: PerformanceEvidence) -> float:
+    """How far below its true value a metric on this many labels falls by chance in 1 of 20 windows (normal bound)."""
+    current = performance.current or 0.0
+    return ONE_SIDED_95 * math.sqrt(max(current * (1 - current), 0.0) / max(performance.labelled, 1))
 
 
 def _difference(evidence: Evidence) -> str:

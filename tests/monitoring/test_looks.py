@@ -190,6 +190,9 @@ def test_a_shift_is_acted_on_by_measured_harm_and_labels_at_hand(
         (_performance(0.6), Verdict.CONCEPT_SHIFT, Action.URGENT_UPDATE),
         (_performance(0.6, labelled=39), Verdict.NO_DRIFT, Action.NONE),
         (_performance(0.86), Verdict.NO_DRIFT, Action.NONE),
+        # A fall of .10 on 60 labels is what chance shows; on 600 it is not.
+        (_performance(0.8, labelled=60), Verdict.NO_DRIFT, Action.NONE),
+        (_performance(0.8, labelled=600), Verdict.CONCEPT_SHIFT, Action.URGENT_UPDATE),
     ],
 )
 def test_harm_without_any_difference_in_images_is_concept_shift_once_labels_suffice(
