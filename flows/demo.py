@@ -26,7 +26,7 @@ SEED = 20260301
 OPTIONS = AdapterOptions(
     image_size=IMAGE_SIZE,
     lora=LoraShape(rank=8, alpha=16, blocks=4),
-    training=TrainingOptions(steps=200, lora_rate=3e-3, head_rate=3e-3, seed=SEED),
+    training=TrainingOptions(steps=200, lora_rate=3e-3, head_rate=3e-3, regularisation=10.0, seed=SEED),
     # A hundred test images per site cannot show a smaller drop than this.
     plan=ChangePlan(replay_samples=100, past_site_margin=-0.10, seed=SEED),
 )

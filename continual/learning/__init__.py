@@ -4,6 +4,7 @@ The one door of torch, Avalanche, PEFT and timm. Knows nothing of databases, HTT
 use: serving a prediction never pays for the import of a training library.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from continual.learning.predictor import Predictor, load_predictor
     from continual.learning.pretraining import pretrain_backbone
     from continual.learning.strategies import STRATEGIES, Importance
+
+# Avalanche's GEM looks for a quadratic solver when it is imported; nothing here uses it.
+for _message in ("no QP solver found", "JAXopt is no longer maintained"):
+    warnings.filterwarnings("ignore", message=_message)
 
 _HOMES = {
     "ActivationCache": "activations",

@@ -30,16 +30,16 @@ from continual.learning.streams import as_dataset, as_experience, balanced_draws
 class TrainingOptions:
     """How an update trains. `steps` are optimizer steps of `batch_size` draws; rates are AdamW's peak rates."""
 
-    steps: int = 200
+    steps: int = 120
     batch_size: int = 32
-    lora_rate: float = 2e-3
+    lora_rate: float = 1e-3
     head_rate: float = 1e-3
     weight_decay: float = 0.01
     label_smoothing: float = 0.1
     views: int = 4
     patch_share: float = 0.5
     """Share of patch tokens that a training step looks at, drawn anew for every image and step (Liu et al. 2023)."""
-    regularisation: float = 10.0
+    regularisation: float = 1000.0
     seed: int = 20260301
 
 
