@@ -19,14 +19,14 @@ from flows.workplace import open_workplace
 ADAPTER = "nodule"
 IMAGES_PER_SITE = 560
 IMAGE_SIZE = 64
-PRETRAINING_STEPS = 900
+PRETRAINING_STEPS = 700
 SITES = ("northgate", "riverside", "hillcrest")
 SEED = 20260301
 
 OPTIONS = AdapterOptions(
     image_size=IMAGE_SIZE,
     lora=LoraShape(rank=8, alpha=16, blocks=4),
-    training=TrainingOptions(steps=200, lora_rate=3e-3, head_rate=3e-3, regularisation=10.0, seed=SEED),
+    training=TrainingOptions(steps=200, lora_rate=2e-3, regularisation=1000.0, seed=SEED),
     # A hundred test images per site cannot show a smaller drop than this.
     plan=ChangePlan(replay_samples=100, past_site_margin=-0.10, seed=SEED),
 )

@@ -97,8 +97,8 @@ def test_weights_that_are_not_numbers_are_refused(champion, toy):
 
 def test_weights_for_a_layer_that_the_backbone_has_not_are_refused(champion, toy):
     def add(tensors):
-        name = next(iter(tensors))
-        tensors[name.replace("blocks.2", "blocks.9")] = tensors[name].clone()
+        name = next(each for each in tensors if "blocks.2." in each)
+        tensors[name.replace("blocks.2.", "blocks.9.")] = tensors[name].clone()
 
     with pytest.raises(AdapterMismatchError, match="fit no layer"):
         read_adapter(toy.weights, _changed(champion.files, WEIGHTS, add), CPU)
