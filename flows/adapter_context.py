@@ -9,7 +9,7 @@ import numpy as np
 
 from continual.domain.adapters import CHAMPION, AdapterVersion
 from continual.domain.change_plan import ChangePlan
-from continual.domain.errors import NotFoundError
+from continual.domain.errors import ConflictError, NotFoundError
 from continual.domain.samples import Sample
 from continual.imaging import decode_image
 from continual.learning import (
@@ -21,12 +21,15 @@ from continual.learning import (
     TrainingOptions,
     bound_threads,
     build_network,
+    check_image_size,
     choose_device,
     first_tuned_block,
     read_adapter,
+    resolve_backbone,
     weights_from_bytes,
 )
 from flows.progress import track
+from flows.requests import Release
 from flows.workplace import Workplace
 
 
@@ -54,6 +57,46 @@ def options_from_record(record: Mapping[str, Any]) -> AdapterOptions:
     )
 
 
+def champion_of(workplace: Workplace, adapter: str) -> AdapterVersion | None:
+    """The version of an adapter in service, or None before its first release."""
+    try:
+        return workplace.registry.adapters.current(adapter, CHAMPION)
+    except NotFoundError:
+        return None
+
+
+def check_release(wanted: Release, device: str) -> None:
+    """Raise the error that making this adapter would end in: backbone, device, LoRA blocks or image size."""
+    options = options_from_record(wanted.options)
+    network = build_network(resolve_backbone(wanted.backbone, wanted.backbone_name))
+    first_tuned_block(network, options.lora)
+    check_image_size(network, options.image_size)
+    choose_device(device)
+
+
+def options_kept(champion: AdapterVersion, wanted: Release) -> list[str]:
+    """What was asked for and is not done, because an adapter keeps the options it was released with.
+
+    Raises ConflictError when another backbone is asked for: its adapter versions could not be compared.
+    """
+    asked = resolve_backbone(wanted.backbone, wanted.backbone_name).digest
+    if asked != champion.backbone_digest:
+        raise ConflictError(
+            f"adapter {champion.adapter!r} stands on backbone {champion.backbone_digest[:12]}, --backbone is "
+            f"{asked[:12]}; pass the same weights or give the new adapter a name of its own"
+        )
+    kept, asked_for = _leaves(champion.record["options"]), _leaves(wanted.options)
+    return [f"{name} {kept[name]} (not {value})" for name, value in asked_for.items() if kept.get(name, value) != value]
+
+
+def _leaves(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The innermost entries of an options record by name."""
+    found: dict[str, Any] = {}
+    for name, value in record.items():
+        found |= _leaves(value) if isinstance(value, Mapping) else {name: value}
+    return found
+
+
 class AdapterContext:
     """One adapter's frozen parts, ready to look and to learn. Holds the backbone and its activation cache."""
 
@@ -66,15 +109,13 @@ class AdapterContext:
         self.options = options
         self.device = choose_device(workplace.settings.device)
         network = build_network(weights)
+        check_image_size(network, options.image_size)
         key = ActivationKey(weights.digest, first_tuned_block(network, options.lora), options.image_size)
         self.cache = ActivationCache(workplace.settings.activations_folder(), key, network, self.device)
 
     def champion(self) -> AdapterVersion | None:
         """The version in service, or None before the first release."""
-        try:
-            return self.registry.adapters.current(self.name, CHAMPION)
-        except NotFoundError:
-            return None
+        return champion_of(self.workplace, self.name)
 
     def network_of(self, version: AdapterVersion) -> AdaptedNetwork:
         """A stored version's network, proved alive."""

@@ -128,7 +128,7 @@ def _check_experience(context: AdapterContext, site: str, experience: Sequence[S
     if len(experience) < fewest:
         raise StreamError(
             f"site {site} has {len(experience)} new labelled training samples, the change plan needs {fewest}; "
-            "send labels or lower minimum_labelled"
+            "send labels, or release with a lower --minimum-labelled"
         )
     if strategy not in STRATEGIES:
         raise StreamError(f"no strategy {strategy!r}; choose one of {', '.join(STRATEGIES)}")

@@ -83,6 +83,9 @@ def run(  # noqa: PLR0913 (one parameter per option)
     lora_rank: Annotated[int, typer.Option(min=1)] = 8,
     lora_blocks: Annotated[int, typer.Option(min=1, help="Last blocks that carry LoRA.")] = 6,
     replay_samples: Annotated[int, typer.Option(min=0, help="Replay memory, in samples.")] = 200,
+    minimum_labelled: Annotated[
+        int, typer.Option(min=1, help="Fewest labelled training samples that may carry an update.")
+    ] = 40,
     margin: Annotated[float, typer.Option(help="Gate: smallest allowed lower bound on a past site.")] = -0.05,
     seed: Annotated[int, typer.Option(min=0)] = 20260301,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
@@ -104,7 +107,9 @@ def run(  # noqa: PLR0913 (one parameter per option)
             image_size,
             LoraShape(lora_rank, 2 * lora_rank, lora_blocks),
             TrainingOptions(steps=steps, seed=seed),
-            ChangePlan(replay_samples=replay_samples, past_site_margin=margin, seed=seed),
+            ChangePlan(
+                replay_samples=replay_samples, past_site_margin=margin, minimum_labelled=minimum_labelled, seed=seed
+            ),
         )
         wanted = Release(adapter, backbone, backbone_name, options.as_record())
         outcome = run_flow(str(workspace), incoming, names, wanted, strategy)

@@ -9,7 +9,7 @@ from continual.domain.drift import Action
 from flows.ingest import ingest_site
 from flows.progress import say
 from flows.requests import Incoming, Release
-from flows.update import LEARN_ON, release_adapter, update_site
+from flows.update import LEARN_ON, check_before_release, release_adapter, update_site
 
 # Whoever runs a stream by hand asks for every shifted site to be learnt, harm or not.
 LEARN_ON_ANY_SHIFT = (*LEARN_ON, Action.LOG)
@@ -20,6 +20,9 @@ def run(
     workspace: str, incoming: Incoming, sites: list[str], wanted: Release, strategy: str | None = None
 ) -> dict[str, Any]:
     """Seconds per phase and, per site, what was taken in and what was learnt."""
+    kept = check_before_release(workspace, wanted)
+    if kept:
+        say(f"adapter {wanted.adapter} keeps the options of its release: {', '.join(kept)}")
     seconds: dict[str, float] = {"ingest": 0.0, "release": 0.0, "update": 0.0}
     intake, learnt = {}, {}
     for position, site in enumerate(sites):

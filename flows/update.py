@@ -11,7 +11,14 @@ from continual.domain.drift import Action, DriftReport
 from continual.domain.errors import StreamError
 from continual.domain.samples import Split
 from continual.learning import resolve_backbone
-from flows.adapter_context import AdapterContext, context_of, options_from_record
+from flows.adapter_context import (
+    AdapterContext,
+    champion_of,
+    check_release,
+    context_of,
+    options_from_record,
+    options_kept,
+)
 from flows.candidates import register_candidate, train_candidate
 from flows.requests import Release
 from flows.windows import look_at_site, new_samples
@@ -56,17 +63,30 @@ def already_judged(context: AdapterContext, site: str, strategy: str) -> bool:
     )
 
 
+def check_before_release(workspace: str, wanted: Release) -> list[str]:
+    """Refuse now what the release would refuse after the intake; for an adapter in service, what of the wish is void.
+
+    Raises LearningError, BackboneError or ConflictError.
+    """
+    with open_workplace(workspace, create=True) as workplace:
+        champion = champion_of(workplace, wanted.adapter)
+        if champion is not None:
+            return options_kept(champion, wanted)
+        check_release(wanted, workplace.settings.device)
+        return []
+
+
 def release(workspace: str, site: str, wanted: Release) -> AdapterVersion:
     """Train and register the first version of an adapter on its first site.
 
     Raises StreamError when the gate refuses it: nothing can be built on a model that does not beat guessing.
     """
     with open_workplace(workspace) as workplace:
-        weights = resolve_backbone(wanted.backbone, wanted.backbone_name)
-        context = AdapterContext(workplace, wanted.adapter, weights, options_from_record(wanted.options))
-        champion = context.champion()
+        champion = champion_of(workplace, wanted.adapter)
         if champion is not None:
             return champion
+        weights = resolve_backbone(wanted.backbone, wanted.backbone_name)
+        context = AdapterContext(workplace, wanted.adapter, weights, options_from_record(wanted.options))
         version = learn_site(context, site, "naive")
     if version.gate is not None and not version.gate.accepted:
         reasons = " ".join(finding.reason for finding in version.gate.findings if not finding.passed)

@@ -3,15 +3,24 @@
 Knows nothing of tables. Subjects, not images, are assigned and counted: one patient's images never stand on two sides,
 and a patient with many images is still one patient. Each subject goes where its dominant label is furthest behind its
 target share, so filling is even at every size (Adams' method of apportionment, with subjects as votes): the first three
-subjects of a label go to train, test and validation.
+subjects of a label go to train, test and validation. Which of a label's subjects takes which of these places is drawn
+again and again, and the draw kept whose images come nearest to the shares (rerandomisation, Morgan & Rubin 2012).
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from jaxtyping import Float
 
 from continual.domain.digests import sha256_bytes
 from continual.domain.samples import SPLIT_SHARES, Split
+
+MOST_DRAWS = 500
+"""Orders tried per label; with thousands of subjects chance alone is even, and fewer are tried."""
+MOST_PLACES_DRAWN = 200_000
 
 UNLABELLED = ""
 """Stands for the label of samples that have none: they are spread evenly, too."""
@@ -37,8 +46,8 @@ class NewSubject:
 def assign_splits(subjects: Sequence[NewSubject], stored: LabelSplitCounts) -> dict[str, Split]:
     """A split per pseudonym, given what one site holds already; the same for every order of `subjects`.
 
-    Demanded splits are honoured first and count. Then come the subjects of the rarest labels, within a label in the
-    order of a digest, which is as good as chance: a patient's number of images has no say.
+    Demanded splits are honoured first and count. Then come the subjects of the rarest labels. A patient's number of
+    images has no say in how many patients a split gets, only in which of them.
     """
     filled = Counter(dict(stored))
     totals: Counter[str] = Counter()
@@ -51,9 +60,46 @@ def assign_splits(subjects: Sequence[NewSubject], stored: LabelSplitCounts) -> d
         if subject.demanded is not None:
             _place(subject, subject.demanded, chosen, filled)
     free = [subject for subject in subjects if subject.demanded is None]
-    for subject in sorted(free, key=lambda one: _turn(one, totals)):
-        _place(subject, _furthest_behind(_dominant(subject, totals), filled), chosen, filled)
+    turns = sorted(free, key=lambda one: _turn(one, totals))
+    for label, group in groupby(turns, key=lambda one: _dominant(one, totals)):
+        members = list(group)
+        places = _places(label, len(members), filled)
+        for at, split in zip(_evenest_order(label, members, places), places, strict=True):
+            _place(members[at], split, chosen, filled)
     return chosen
+
+
+def _places(label: str, count: int, filled: Mapping[tuple[str, Split], int]) -> list[Split]:
+    """The splits that the next `count` subjects of a label go to, in order."""
+    ahead = Counter(dict(filled))
+    places = []
+    for _ in range(count):
+        places.append(_furthest_behind(label, ahead))
+        ahead[label, places[-1]] += 1
+    return places
+
+
+def _evenest_order(label: str, members: Sequence[NewSubject], places: Sequence[Split]) -> list[int]:
+    """Which member takes which place: of many orders the one whose images come nearest to the shares; ties: the first.
+
+    The first order tried is the members' own, so that nothing is drawn where every subject has as many images.
+    """
+    sizes = np.array([member.labels[label] for member in members], dtype=float)
+    orders = [np.arange(len(members))]
+    if np.ptp(sizes) > 0:
+        seed = sha256_bytes("".join(member.mark or member.pseudonym for member in members).encode())
+        random = np.random.default_rng(int(seed[:16], 16))
+        draws = min(MOST_DRAWS, max(1, MOST_PLACES_DRAWN // len(members)))
+        orders += [random.permutation(len(members)) for _ in range(draws)]
+    stray = [_stray(sizes[order], places) for order in orders]
+    return [int(at) for at in orders[int(np.argmin(stray))]]
+
+
+def _stray(sizes: Float[np.ndarray, "place"], places: Sequence[Split]) -> float:
+    """Squared distance of the splits' shares of images from their targets."""
+    where = np.array([list(Split).index(split) for split in places])
+    held = np.bincount(where, weights=sizes, minlength=len(Split)) / sizes.sum()
+    return float(sum((share - SPLIT_SHARES[split]) ** 2 for split, share in zip(Split, held, strict=True)))
 
 
 def _turn(subject: NewSubject, totals: Mapping[str, int]) -> tuple[int, str, str]:

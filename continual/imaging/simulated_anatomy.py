@@ -22,7 +22,8 @@ class Physics:
     """How one scanner turns anatomy into intensities.
 
     Gain and gamma act on the signal, offset is added, blur is a Gaussian's sigma in pixels, noise its standard
-    deviation. `nodule_core` and `nodule_rim` are the contrast of a nodule's inside and edge against what surrounds it.
+    deviation. `nodule_core` and `nodule_rim` are the contrast of a nodule's inside and edge against what surrounds it;
+    `marker` is the contrast of the round electrode that this hospital leaves on every patient, 0 where it leaves none.
     """
 
     gain: float
@@ -32,6 +33,7 @@ class Physics:
     noise: float
     nodule_core: float
     nodule_rim: float
+    marker: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,8 @@ class Anatomy:
 def draw_anatomy(rng: np.random.Generator, with_nodule: bool) -> Anatomy:
     """A subject's anatomy; positions, sizes and strengths are random, the presence of a nodule is not."""
     background = _soft_tissue(rng) + _ribs(rng) + _vessels(rng)
-    row, column = rng.uniform(-0.6, 0.6, size=2)
-    radius = rng.uniform(0.13, 0.21)
-    return Anatomy(background, (row, column, radius) if with_nodule else None)
+    place = _random_place(rng)
+    return Anatomy(background, place if with_nodule else None)
 
 
 def expose(anatomy: Anatomy, physics: Physics, rng: np.random.Generator) -> Picture:
@@ -57,7 +58,9 @@ def expose(anatomy: Anatomy, physics: Physics, rng: np.random.Generator) -> Pict
     if anatomy.nodule is not None:
         row, column, radius = anatomy.nodule
         moved = (row + shift[0] * 2 / SIDE, column + shift[1] * 2 / SIDE, radius)
-        picture = picture + _nodule(moved, physics)
+        picture = picture + _disc(moved, physics.nodule_core, physics.nodule_rim)
+    if physics.marker:
+        picture = picture + _disc(_random_place(rng), physics.marker, 0.0)
     picture = picture - picture.mean() + rng.normal(0.45, 0.04)
     blurred = _blur(np.clip(picture, 0.0, 1.0), physics.blur_px)
     signal = physics.offset + physics.gain * blurred**physics.gamma
@@ -102,12 +105,18 @@ def _vessels(rng: np.random.Generator) -> Picture:
     return picture
 
 
-def _nodule(place: tuple[float, float, float], physics: Physics) -> Picture:
+def _random_place(rng: np.random.Generator) -> tuple[float, float, float]:
+    """Row and column of a disc's middle and its radius, in half-widths of the picture."""
+    row, column = rng.uniform(-0.6, 0.6, size=2)
+    return row, column, rng.uniform(0.13, 0.21)
+
+
+def _disc(place: tuple[float, float, float], core_contrast: float, rim_contrast: float) -> Picture:
     row, column, radius = place
     distance = np.hypot(_Y - row, _X - column)
     core = 1.0 / (1.0 + np.exp((distance - radius) / 0.02))
     rim = np.exp(-((distance - radius) ** 2) / (2 * 0.03**2))
-    picture: Picture = physics.nodule_core * core + physics.nodule_rim * rim
+    picture: Picture = core_contrast * core + rim_contrast * rim
     return picture
 
 

@@ -48,11 +48,12 @@ SCANNERS: Mapping[str, Scanner] = {
         "Meridian Medical", "Clarity 7", "MM 11.0", 90, 16, "MONOCHROME2", 0.55,
     ),
     "hillcrest": Scanner(
-        Physics(gain=0.95, offset=0.0, gamma=1.5, blur_px=0.4, noise=0.03, nodule_core=0.14, nodule_rim=0.14),
+        Physics(gain=0.95, offset=0.0, gamma=1.5, blur_px=0.4, noise=0.02, nodule_core=0.0, nodule_rim=0.35, marker=0.3),
         "Sable Radiography", "SR Pro", "2024b", 105, 12, "MONOCHROME1", 0.40,
     ),
 }  # fmt: skip
-"""riverside is noisy, blurred and flat; hillcrest stores inverted values and shows a nodule as a faint rimmed disc."""
+"""riverside is noisy, blurred and flat. hillcrest stores inverted values, shows a nodule as a ring, and leaves an electrode
+on every patient that looks like northgate's nodules: who learns hillcrest alone unlearns northgate."""
 
 
 @dataclass(frozen=True, slots=True)

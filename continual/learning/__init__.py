@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from continual.learning.evaluation import SiteScore, probabilities, site_outcomes
     from continual.learning.learner import TrainingOptions, UpdateRequest, importance_of, learn
     from continual.learning.memory import select_memory
-    from continual.learning.network import AdaptedNetwork, LoraShape, first_tuned_block
+    from continual.learning.network import AdaptedNetwork, LoraShape, check_image_size, first_tuned_block
     from continual.learning.predictor import Predictor, load_predictor
     from continual.learning.pretraining import pretrain_backbone
     from continual.learning.strategies import STRATEGIES, Importance
@@ -41,6 +41,7 @@ _HOMES = {
     "bound_threads": "devices",
     "build_network": "backbones",
     "choose_device": "devices",
+    "check_image_size": "network",
     "first_tuned_block": "network",
     "importance_of": "learner",
     "learn": "learner",
@@ -72,6 +73,7 @@ __all__ = [
     "UpdateRequest",
     "bound_threads",
     "build_network",
+    "check_image_size",
     "choose_device",
     "first_tuned_block",
     "importance_of",

@@ -37,6 +37,14 @@ def first_tuned_block(network: VisionTransformer, shape: LoraShape) -> int:
     return depth - shape.blocks
 
 
+def check_image_size(network: VisionTransformer, side: int) -> None:
+    """Raise LearningError when a square of `side` pixels is not cut evenly by the backbone's patches."""
+    patch = max(network.patch_embed.patch_size)
+    if side < patch or side % patch:
+        nearest = max(patch, round(side / patch) * patch)
+        raise LearningError(f"images of {side} pixels do not divide into patches of {patch}; choose {nearest}")
+
+
 def lora_configuration(network: VisionTransformer, shape: LoraShape) -> LoraConfig:
     """PEFT's configuration: attention and MLP projections of the last blocks, never `patch_embed.proj`."""
     first, depth = first_tuned_block(network, shape), len(network.blocks)

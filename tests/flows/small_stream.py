@@ -73,7 +73,7 @@ def write_manifest(path: Path, rows: Sequence[Row]) -> Path:
     return path
 
 
-def write_backbone(path: Path, **untrue: int) -> Path:
+def write_backbone(path: Path, seed: int = 3, **untrue: int) -> Path:
     """A vision transformer that never saw an image, in the format that `pretrain_backbone` writes.
 
     `untrue` makes the file tell another architecture than the one its weights have.
@@ -82,7 +82,7 @@ def write_backbone(path: Path, **untrue: int) -> Path:
     from safetensors.torch import save
     from timm.models.vision_transformer import VisionTransformer
 
-    torch.manual_seed(3)
+    torch.manual_seed(seed)
     network = VisionTransformer(**ARCHITECTURE, num_classes=0, dynamic_img_size=True)
     state = {name: weight.contiguous() for name, weight in network.state_dict().items()}
     described = json.dumps({"name": "small_vision_transformer", "arguments": ARCHITECTURE | untrue})

@@ -1,11 +1,12 @@
 """From a verdict to a version: what is learnt, what is not learnt twice, and what is not called drift."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from continual.domain.drift import Verdict
-from continual.domain.errors import StreamError
+from continual.domain.errors import ConflictError, LearningError, StreamError
 
 SHIFTED = tuple(f"t{number}" for number in range(40))
 
@@ -83,3 +84,46 @@ def test_two_halves_of_one_site_are_not_called_drift(released, seed):
     report = look(released.workspace, "cells", "first")
     assert report is not None
     assert report.verdict is Verdict.NO_DRIFT, report.reason
+
+
+def asked_for(stream, desk, **changed):
+    """A release as `continual run` asks for it."""
+    from flows.requests import Release
+
+    options = stream.small_options().as_record() | changed
+    return Release("cells", str(stream.write_backbone(desk.folder / "backbone.safetensors")), None, options)
+
+
+def check(desk, wish):
+    """The function of the flows; imported late, as Prefect reads its settings at import."""
+    from flows.update import check_before_release
+
+    return check_before_release(desk.workspace, wish)
+
+
+@pytest.mark.parametrize(
+    ("changed", "remedy"),
+    [
+        ({"image_size": 60}, "images of 60 pixels do not divide into patches of 16; choose 64"),
+        ({"lora": {"rank": 4, "alpha": 8, "blocks": 9}}, "last 9 blocks of a backbone with 4; choose 1 to 4"),
+    ],
+)
+def test_a_wish_that_the_release_would_refuse_is_refused_before_the_intake(desk, stream, changed, remedy):
+    with pytest.raises(LearningError, match=remedy):
+        check(desk, asked_for(stream, desk, **changed))
+    with desk.registry() as registry:
+        assert registry.samples.sites() == ()
+
+
+def test_an_adapter_in_service_keeps_its_options_and_says_which_wishes_are_void(released, stream):
+    assert check(released, asked_for(stream, released)) == []
+    wish = asked_for(stream, released, image_size=96, lora={"rank": 16, "alpha": 8, "blocks": 99})
+    kept = check(released, wish)
+    assert kept == ["image_size 64 (not 96)", "rank 4 (not 16)", "blocks 2 (not 99)"]
+
+
+def test_an_adapter_in_service_refuses_another_backbone(released, stream, tmp_path):
+    other = stream.write_backbone(tmp_path / "other.safetensors", seed=4)
+    wish = replace(asked_for(stream, released), backbone=str(other))
+    with pytest.raises(ConflictError, match=r"adapter 'cells' stands on backbone .* a name of its own"):
+        check(released, wish)

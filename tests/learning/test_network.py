@@ -7,7 +7,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 from continual.domain.errors import LearningError
-from continual.learning import AdaptedNetwork, LoraShape, build_network, first_tuned_block
+from continual.learning import AdaptedNetwork, LoraShape, build_network, check_image_size, first_tuned_block
 from continual.learning.backbones import frozen_features
 from continual.learning.network import LORA_MODULES, embed_prefix
 
@@ -89,3 +89,9 @@ def test_trainable_weights_of_the_real_backbone_are_below_two_percent(real_netwo
         split = network(embed_prefix(network.vision, images, network.split))
         whole = network.head(frozen_features(network.vision, network.vision.forward_features(images)))
     assert torch.allclose(split, whole, atol=1e-3)
+
+
+@pytest.mark.parametrize(("side", "nearest"), [(63, 64), (8, 16), (0, 16)])
+def test_images_that_patches_do_not_divide_are_an_error_with_the_nearest_side(toy, side, nearest):
+    with pytest.raises(LearningError, match=f"images of {side} pixels .* patches of 16; choose {nearest}"):
+        check_image_size(build_network(toy.weights), side)

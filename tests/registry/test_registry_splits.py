@@ -73,6 +73,16 @@ def test_a_patient_with_many_images_is_still_one_patient(sizes):
     _assert_shares_hold(_filled(subjects, assign_splits(subjects, {})))
 
 
+@given(st.permutations([45, 24, 8, 5, 3, 3]))
+def test_a_few_patients_with_many_images_still_leave_every_split_near_its_share(sizes):
+    subjects = [NewSubject(f"s{number}", {"monocyte": size}) for number, size in enumerate(sizes)]
+    splits = assign_splits(subjects, {})
+    assert [list(splits.values()).count(split) for split in Split] == [3, 1, 2]
+    for split, share in SPLIT_SHARES.items():
+        held = sum(size for size, subject in zip(sizes, subjects, strict=True) if splits[subject.pseudonym] is split)
+        assert abs(held / sum(sizes) - share) < 0.1
+
+
 def test_the_same_images_get_the_same_splits_under_another_pseudonym_key():
     once = [NewSubject(f"key-a-{number}", {"benign": 1}, mark=f"image{number}") for number in range(40)]
     again = [NewSubject(f"key-b-{number}", {"benign": 1}, mark=f"image{number}") for number in range(40)]
