@@ -86,7 +86,8 @@ def run(  # noqa: PLR0913 (one parameter per option)
     minimum_labelled: Annotated[
         int, typer.Option(min=1, help="Fewest labelled training samples that may carry an update.")
     ] = 40,
-    margin: Annotated[float, typer.Option(help="Gate: smallest allowed lower bound on a past site.")] = -0.05,
+    margin: Annotated[float, typer.Option(help="Gate: smallest allowed lower bound on a past site.")] = -0.10,
+    drop: Annotated[float, typer.Option(help="Gate: largest allowed observed loss on a past site.")] = 0.03,
     seed: Annotated[int, typer.Option(min=0)] = 20260301,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write result.json here.")] = None,
@@ -108,7 +109,11 @@ def run(  # noqa: PLR0913 (one parameter per option)
             LoraShape(lora_rank, 2 * lora_rank, lora_blocks),
             TrainingOptions(steps=steps, seed=seed),
             ChangePlan(
-                replay_samples=replay_samples, past_site_margin=margin, minimum_labelled=minimum_labelled, seed=seed
+                replay_samples=replay_samples,
+                past_site_margin=margin,
+                past_site_drop=drop,
+                minimum_labelled=minimum_labelled,
+                seed=seed,
             ),
         )
         wanted = Release(adapter, backbone, backbone_name, options.as_record())

@@ -31,8 +31,9 @@ def run_gate(
 ) -> GateDecision:
     """The verdict over all of the candidate's sites; each finding's reason is a sentence with the numbers.
 
-    A past site passes when the lower bound of candidate minus champion lies above `plan.past_site_margin`; a new site
-    when the observed difference exceeds `plan.new_site_gain`. Without any champion a site passes when the candidate's
+    A past site passes when the lower bound of candidate minus champion lies above `plan.past_site_margin` and the
+    observed loss is at most `plan.past_site_drop`; a new site when the observed difference exceeds
+    `plan.new_site_gain`. Without any champion a site passes when the candidate's
     lower bound lies above chance. Raises ConflictError when a site is missing or the two were not asked the same.
     """
     if plan.bootstrap_draws < 1:
@@ -67,10 +68,12 @@ def _finding(
     held = f"the lower bound {lower:+.3f} at {plan.confidence:.0%} confidence" if past else "the gain"
     if past and few:
         held = "the observed difference, for want of a second subject to resample,"
+    verdict = f"{held} is {'above' if passed else 'not above'} the limit {limit:+.3f}"
+    if past and difference < -plan.past_site_drop:
+        passed, verdict = False, f"{verdict}, and the observed loss is larger than {plan.past_site_drop:.3f}"
     reason = (
         f"On {'past' if past else 'new'} site {candidate.site!r} the candidate reaches {mine:.3f} against the "
-        f"champion's {other:.3f} ({difference:+.3f}, {counts.subjects} subjects): {held} is "
-        f"{'above' if passed else 'not above'} the limit {limit:+.3f}."
+        f"champion's {other:.3f} ({difference:+.3f}, {counts.subjects} subjects): {verdict}."
     )
     return GateFinding(
         site=candidate.site,

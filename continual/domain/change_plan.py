@@ -16,8 +16,10 @@ class ChangePlan:
 
     strategies: tuple[str, ...] = ("replay_ewc",)
     replay_samples: int = 200
-    past_site_margin: float = -0.05
+    past_site_margin: float = -0.10
     """Gate: the lower bound of candidate minus champion must lie above this on every past site."""
+    past_site_drop: float = 0.03
+    """Gate: the observed loss on a past site must not be larger than this."""
     new_site_gain: float = 0.0
     """Gate: candidate minus champion on a new site must exceed this."""
     confidence: float = 0.90
@@ -43,6 +45,8 @@ class ChangePlan:
             value = getattr(self, name)
             if not 0 < value < 1:
                 raise SettingsError(f"change plan: {name} is {value}, must lie between 0 and 1; correct the plan")
+        if not 0 <= self.past_site_drop <= 1:
+            raise SettingsError(f"change plan: past_site_drop is {self.past_site_drop}, must lie between 0 and 1")
         if self.replay_samples < 0:
             raise SettingsError(f"change plan: replay_samples is {self.replay_samples}, must be 0 or more")
         fewest = math.ceil(1 / self.alpha) - 1

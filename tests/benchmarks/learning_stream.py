@@ -42,7 +42,7 @@ def main() -> None:
             *(sys.executable, "-m", "flows.command_line", "run", "--manifest", str(source), "--sites", ",".join(SITES)),
             *("--adapter", "white-blood-cells", "--backbone", str(weights_file()), "--image-size", "126"),
             *("--workspace", str(folder / "workspace"), "--json", str(folder / "result.json")),
-            *(("--steps", "40", "--lora-blocks", "2", "--margin", "-0.5") if options.quick else ()),
+            *(("--steps", "40", "--lora-blocks", "2", "--margin", "-0.5", "--drop", "0.5") if options.quick else ()),
             *(("--compare", options.compare) if options.compare else ()),
         ]
         started = time.perf_counter()

@@ -31,7 +31,7 @@ def run_stream(continual, thinned_cells, real_backbone, workspace):
         ended = continual(
             *("run", "--manifest", thinned_cells, "--sites", ",".join(SITES), "--adapter", ADAPTER),
             *("--backbone", real_backbone, "--image-size", 70, "--steps", 60, "--workspace", workspace),
-            *("--lora-blocks", 2, "--replay-samples", 30, "--margin", -0.3),
+            *("--lora-blocks", 2, "--replay-samples", 30, "--margin", -0.3, "--drop", 0.3),
             *("--json", result, *more),
             PREFECT_HOME=str(workspace / "prefect"),
         )

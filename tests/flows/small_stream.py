@@ -156,6 +156,11 @@ def small_options() -> "AdapterOptions":
         lora=LoraShape(rank=4, alpha=8, blocks=2),
         training=TrainingOptions(steps=40, batch_size=16, lora_rate=3e-3, head_rate=1e-2, views=1),
         plan=ChangePlan(
-            replay_samples=30, past_site_margin=-0.30, minimum_labelled=20, bootstrap_draws=200, permutations=199
+            replay_samples=30,
+            past_site_margin=-0.30,
+            past_site_drop=0.30,
+            minimum_labelled=20,
+            bootstrap_draws=200,
+            permutations=199,
         ),
     )

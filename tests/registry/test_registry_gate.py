@@ -44,7 +44,7 @@ def test_identical_model_always_passes_a_past_site(seed, subjects, images, hit_r
 
 
 def test_model_worse_by_fifteen_points_on_a_hundred_subjects_is_nearly_always_rejected():
-    # Power at a difference of -0.15 against the margin of -0.05: at most 1 of 200 may slip through.
+    # Power at a difference of -0.15 against an observed loss of at most 0.03: at most 1 of 200 may slip through.
     champions = [outcomes("north", 0.9, 100, seed) for seed in range(200)]
     accepted = [
         run_gate([worsened(model, 0.15 / 0.9, seed)], [model], ["north"], PLAN).accepted
@@ -55,9 +55,10 @@ def test_model_worse_by_fifteen_points_on_a_hundred_subjects_is_nearly_always_re
 
 def test_model_exactly_at_the_margin_is_accepted_no_more_often_than_the_confidence_allows():
     # The true drop equals the margin (0.05), so each acceptance is an error; 10 % nominal, 200 seeds, three deviations.
+    bound_only = dataclasses.replace(PLAN, past_site_margin=-0.05, past_site_drop=1.0)
     champions = [outcomes("north", 1.0, 120, seed) for seed in range(200)]
     accepted = [
-        run_gate([worsened(model, 0.05, seed + 1000)], [model], ["north"], PLAN).accepted
+        run_gate([worsened(model, 0.05, seed + 1000)], [model], ["north"], bound_only).accepted
         for seed, model in enumerate(champions)
     ]
     assert np.mean(accepted) <= 0.10 + 3 * np.sqrt(0.1 * 0.9 / 200)
@@ -130,8 +131,18 @@ def test_one_failing_site_rejects_the_candidate_and_every_reason_holds_its_numbe
         for number in (f"{finding.candidate:.3f}", f"{finding.champion:.3f}", f"{finding.difference:+.3f}", "80"):
             assert number in finding.reason
     assert f"{past.lower_bound:+.3f}" in past.reason
-    assert "not above the limit -0.050" in past.reason
+    assert "not above the limit -0.100, and the observed loss is larger than 0.030" in past.reason
     assert (decision.margin, decision.confidence) == (PLAN.past_site_margin, PLAN.confidence)
+
+
+def test_a_loss_that_is_seen_is_refused_even_where_the_bound_would_allow_it():
+    champion = outcomes("north", 1.0, 2000, 1)
+    candidate = worsened(champion, 0.05, 1)
+    (finding,) = run_gate([candidate], [champion], ["north"], PLAN).findings
+    assert finding.lower_bound > PLAN.past_site_margin
+    assert not finding.passed
+    assert "above the limit -0.100, and the observed loss is larger than 0.030" in finding.reason
+    assert run_gate([candidate], [champion], ["north"], dataclasses.replace(PLAN, past_site_drop=0.07)).accepted
 
 
 def test_past_site_with_one_subject_falls_back_on_the_observed_difference_and_says_so():
