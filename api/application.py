@@ -1,5 +1,6 @@
 """Puts the service together: routes, errors, headers, measures; knows nothing of settings or sockets."""
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,7 +26,10 @@ DESCRIPTION = (
 @asynccontextmanager
 async def _lifetime(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
+    loading = asyncio.create_task(service.desk.preload()) if service.options.preload else None
     yield
+    if loading is not None:
+        loading.cancel()
     service.stopping.set()
     service.desk.close()
     service.current.close()

@@ -38,6 +38,8 @@ class ServiceOptions:
     max_upload_bytes: int = 32 * MEBIBYTE
     max_waiting_predictions: int = 64
     """Predictions held in memory at once; one more is told to come back."""
+    preload: bool = False
+    """Load the champions when the service starts, so that the first prediction does not wait for them."""
 
     def __post_init__(self) -> None:
         for name in ("max_upload_bytes", "max_waiting_predictions"):

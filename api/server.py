@@ -77,7 +77,7 @@ def options_of(settings: Settings, registry: Registry) -> ServiceOptions:
     """What the service is made with; backbones are read from the artifact store by their digest."""
 
     def load(version: AdapterVersion) -> Predictor:
-        # Learning brings torch: seconds that only the first prediction may cost.
+        # Learning brings torch: seconds that only the loading of a version may cost.
         from continual.learning import bound_threads, choose_device, load_predictor
 
         digest = version.backbone_digest
@@ -90,7 +90,7 @@ def options_of(settings: Settings, registry: Registry) -> ServiceOptions:
         device = str(choose_device(settings.device))
         return load_predictor(registry.artifacts.get(digest), registry.adapters.files(version), device)
 
-    return ServiceOptions(predictor_loader=load, api_token=settings.api_token)
+    return ServiceOptions(predictor_loader=load, api_token=settings.api_token, preload=True)
 
 
 def serve(settings: Settings, host: str, port: int) -> None:

@@ -1,6 +1,7 @@
 """One desk that loads versions and predicts, one image at a time; knows nothing of HTTP or of models inside."""
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +15,14 @@ from numpy.typing import NDArray
 from api.options import Predictor
 from api.problems import Problem
 from continual.domain.adapters import AdapterState, AdapterVersion
-from continual.domain.errors import NotAcceptedError
+from continual.domain.errors import ContinualError, NotAcceptedError
 from registry import Registry
 
 LOADED_VERSIONS = 4
 """Predictors kept in memory: a champion, its challenger and the two before them."""
 
 Pixels = NDArray[np.uint8]
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,14 @@ class PredictionDesk:
         """Load a version so that the next prediction finds it ready; same errors as `predict`."""
         loop = asyncio.get_running_loop()
         return (await loop.run_in_executor(self._thread, self._predict, adapter, number, ())).version
+
+    async def preload(self) -> None:
+        """Load the champions of as many adapters as are kept; one that cannot be loaded is logged and left."""
+        for adapter in self._registry.adapters.names()[:LOADED_VERSIONS]:
+            try:
+                await self.load(adapter, None)
+            except ContinualError as error:
+                LOG.warning("champion of %s is not loaded: %s", adapter, error)
 
     def close(self) -> None:
         """Drop what still waits and let the thread end."""

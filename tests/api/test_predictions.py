@@ -1,12 +1,13 @@
 """Predictions over both protocols: right scores, typed refusals, no file name repeated, no thread shared."""
 
+import asyncio
 import base64
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from api import ServiceOptions
+from api import ServiceOptions, create_app
 from continual.domain.drift import Action, Verdict
 from continual.domain.errors import AdapterMismatchError
 
@@ -175,3 +176,25 @@ def test_health_and_metadata_speak_the_open_inference_protocol(door, bench):
     assert door.http.get("/v2/models/wbc/ready").json()["ready"] is True
     assert door.http.get("/v2/models/wbc").json()["outputs"][0]["shape"] == [-1, 2]
     assert door.http.get("/v2/models/nothing/ready").status_code == 404
+
+
+def test_a_starting_service_loads_its_champions_and_outlives_one_that_cannot_be_loaded(registry, bench, caplog):
+    loaded = []
+
+    def load(version):
+        if version.adapter == "broken":
+            raise AdapterMismatchError("version 1 gives other outputs than it was stored with; restore its files")
+        loaded.append(version.adapter)
+
+    async def start():
+        app = create_app(registry, ServiceOptions(predictor_loader=load, preload=True))
+        async with app.router.lifespan_context(app):
+            async with asyncio.timeout(10):
+                while not loaded:
+                    await asyncio.sleep(0.01)
+
+    bench.champion("broken")
+    bench.champion("wbc")
+    asyncio.run(start())
+    assert loaded == ["wbc"]
+    assert "champion of broken is not loaded: version 1 gives other outputs" in caplog.text
