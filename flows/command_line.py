@@ -79,7 +79,7 @@ def run(  # noqa: PLR0913 (one parameter per option)
     image_size: Annotated[int, typer.Option(help="Side in pixels; a multiple of the backbone's patch.")] = 224,
     strategy: Strategy = None,
     compare: Annotated[str, typer.Option(help="Reference strategies, e.g. naive,joint; nothing is registered.")] = "",
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps per update.")] = 120,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps per update.")] = 200,
     lora_rank: Annotated[int, typer.Option(min=1)] = 8,
     lora_blocks: Annotated[int, typer.Option(min=1, help="Last blocks that carry LoRA.")] = 6,
     replay_samples: Annotated[int, typer.Option(min=0, help="Replay memory, in samples.")] = 200,

@@ -30,7 +30,7 @@ from continual.learning.streams import as_dataset, as_experience, balanced_draws
 class TrainingOptions:
     """How an update trains. `steps` are optimizer steps of `batch_size` draws; rates are AdamW's peak rates."""
 
-    steps: int = 120
+    steps: int = 200
     batch_size: int = 32
     lora_rate: float = 1e-3
     head_rate: float = 1e-3
