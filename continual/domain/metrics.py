@@ -49,6 +49,26 @@ def expected_calibration_error(
     return float(np.sum(gaps))
 
 
+def area_under_roc(
+    labels: Sequence[str], classes: Sequence[str], scores: Float[np.ndarray, "sample klass"]
+) -> float | None:
+    """Mean over classes of the chance that a sample of the class scores above one of another (Hanley & McNeil 1982).
+
+    One against the rest, ties count half, in [0, 1], 0.5 is guessing; columns of `scores` follow `classes`. Classes
+    that no sample has, or every sample, are left out; None when that leaves none. Raises ValueError on unequal lengths.
+    """
+    if scores.shape != (len(labels), len(classes)):
+        raise ValueError(f"scores of shape {scores.shape} for {len(labels)} labels and {len(classes)} classes")
+    true = np.asarray(labels)
+    areas = []
+    for column, name in enumerate(classes):
+        inside, outside = scores[true == name, column], np.sort(scores[true != name, column])
+        if len(inside) and len(outside):
+            below = np.searchsorted(outside, inside, "left") + np.searchsorted(outside, inside, "right")
+            areas.append(below.mean() / (2 * len(outside)))
+    return float(np.mean(areas)) if areas else None
+
+
 @dataclass(frozen=True, slots=True)
 class StreamScores:
     """Summary of one result matrix; `forgetting` maps each site to best earlier row minus last row (0 for the last)."""

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from continual.domain.metrics import (
+    area_under_roc,
     balanced_accuracy,
     chance_level,
     expected_calibration_error,
@@ -86,3 +87,25 @@ def test_sure_and_right_is_calibrated_and_sure_and_wrong_is_not():
     sure = np.ones(5)
     assert expected_calibration_error(sure, np.ones(5, bool)) == 0.0
     assert expected_calibration_error(sure, np.zeros(5, bool)) == 1.0
+
+
+def pairs_won(labels, scores, name, column):
+    """The same area, pair by pair."""
+    inside = [row[column] for row, label in zip(scores, labels, strict=True) if label == name]
+    outside = [row[column] for row, label in zip(scores, labels, strict=True) if label != name]
+    return np.mean([(a > b) + 0.5 * (a == b) for a in inside for b in outside])
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 4)), min_size=2, max_size=30))
+def test_the_area_under_the_roc_curve_counts_pairs_and_halves_ties(rows):
+    labels, scores = [row[0] for row in rows], np.array([[row[1], 4 - row[1]] for row in rows], dtype=float)
+    area = area_under_roc(labels, ("a", "b", "absent"), np.column_stack([scores, np.zeros(len(rows))]))
+    if len(set(labels)) < 2:
+        assert area is None
+    else:
+        assert area == pytest.approx(np.mean([pairs_won(labels, scores, n, c) for c, n in enumerate("ab")]))
+
+
+def test_the_area_under_the_roc_curve_refuses_scores_of_another_shape():
+    with pytest.raises(ValueError, match=r"\(2, 2\) for 3 labels and 2 classes"):
+        area_under_roc(["a", "b", "b"], ("a", "b"), np.zeros((2, 2)))
