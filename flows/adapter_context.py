@@ -24,6 +24,7 @@ from continual.learning import (
     check_image_size,
     choose_device,
     first_tuned_block,
+    policy_named,
     read_adapter,
     resolve_backbone,
     weights_from_bytes,
@@ -49,11 +50,12 @@ class AdapterOptions:
 
 
 def options_from_record(record: Mapping[str, Any]) -> AdapterOptions:
-    """The options a version was made with."""
-    plan: dict[str, Any] = dict(record["plan"])
-    plan["strategies"] = tuple(plan["strategies"])
+    """The options a version was made with; what an older release did not write yet has its default."""
     return AdapterOptions(
-        record["image_size"], LoraShape(**record["lora"]), TrainingOptions(**record["training"]), ChangePlan(**plan)
+        record["image_size"],
+        LoraShape(**record["lora"]),
+        TrainingOptions(**record["training"]),
+        ChangePlan.from_record(record["plan"]),
     )
 
 
@@ -66,8 +68,9 @@ def champion_of(workplace: Workplace, adapter: str) -> AdapterVersion | None:
 
 
 def check_release(wanted: Release, device: str) -> None:
-    """Raise the error that making this adapter would end in: backbone, device, LoRA blocks or image size."""
+    """Raise the error that making this adapter would end in: memory policy, backbone, device, LoRA, image size."""
     options = options_from_record(wanted.options)
+    policy_named(options.plan.replay_policy)
     network = build_network(resolve_backbone(wanted.backbone, wanted.backbone_name))
     first_tuned_block(network, options.lora)
     check_image_size(network, options.image_size)
@@ -85,7 +88,8 @@ def options_kept(champion: AdapterVersion, wanted: Release) -> list[str]:
             f"adapter {champion.adapter!r} stands on backbone {champion.backbone_digest[:12]}, --backbone is "
             f"{asked[:12]}; pass the same weights or give the new adapter a name of its own"
         )
-    kept, asked_for = _leaves(champion.record["options"]), _leaves(wanted.options)
+    kept = _leaves(options_from_record(champion.record["options"]).as_record())
+    asked_for = _leaves(wanted.options)
     return [f"{name} {kept[name]} (not {value})" for name, value in asked_for.items() if kept.get(name, value) != value]
 
 

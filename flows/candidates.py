@@ -20,12 +20,12 @@ from continual.learning import (
     learn,
     network_record,
     read_importance,
-    select_memory,
     site_outcomes,
     training_environment,
     write_adapter,
 )
 from flows.adapter_context import AdapterContext
+from flows.memory import choose_memory, remembered_by
 from flows.progress import track
 from flows.windows import new_samples
 from registry import run_gate
@@ -35,7 +35,7 @@ Tested = Mapping[str, tuple[SiteOutcomes, SiteScore]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trained:
-    """A network after learning one site, before anyone judged it."""
+    """A network after learning one site, before anyone judged it; it also saw `replayed` and `past` samples."""
 
     site: str
     strategy: str
@@ -45,6 +45,8 @@ class Trained:
     memory: tuple[Sample, ...]
     importance: Importance
     learn_seconds: float
+    replayed: int = 0
+    past: int = 0
 
     @property
     def trained_on(self) -> tuple[str, ...]:
@@ -60,7 +62,7 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
     """
     experience = [s for s in new_samples(context, champion, site) if s.split is Split.TRAIN and s.label is not None]
     _check_experience(context, site, experience, strategy)
-    remembered = _remembered(context, champion)
+    remembered = remembered_by(context.registry, champion)
     past = _past(context, champion) if STRATEGIES[strategy].joint else []
     context.fill([*experience, *remembered, *past], context.options.training.views, f"{site}: activations")
     network, importance = _start(context, champion, experience)
@@ -70,12 +72,20 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
         context.options.training, seed=context.options.training.seed + (champion.number if champion else 0)
     )
     seconds = learn(network, context.cache, request, options, track(f"{site}: {strategy}", options.steps))
-    kept = select_memory([*remembered, *experience], context.options.plan.replay_samples, context.options.training.seed)
-    # Of one picture at two sites the earlier is remembered, so the reversed order lets it overwrite the later.
-    chosen = {sample.digest: sample for sample in reversed((*remembered, *experience))}
-    memory = tuple(chosen[digest] for digest in kept)
+    memory = choose_memory(context, [*remembered, *experience])
     measured = importance_of(network, context.cache, memory, track(f"{site}: weight importance", len(memory)))
-    return Trained(site, strategy, network, champion, tuple(experience), memory, measured, seconds)
+    return Trained(
+        site=site,
+        strategy=strategy,
+        network=network,
+        parent=champion,
+        experience=tuple(experience),
+        memory=memory,
+        importance=measured,
+        learn_seconds=seconds,
+        replayed=len(remembered) if STRATEGIES[strategy].replays else 0,
+        past=len(past),
+    )
 
 
 def evaluate(
@@ -143,13 +153,6 @@ def _start(
     return context.network_of(champion), read_importance(files, context.device)
 
 
-def _remembered(context: AdapterContext, champion: AdapterVersion | None) -> list[Sample]:
-    if champion is None:
-        return []
-    stored = {(s.site, s.digest): s for site in champion.trained_on for s in context.registry.samples.list(site)}
-    return [stored[site, digest] for site, digest in champion.record["memory"] if (site, digest) in stored]
-
-
 def _past(context: AdapterContext, champion: AdapterVersion | None) -> list[Sample]:
     sites = champion.trained_on if champion else ()
     return [sample for site in sites for sample in _labelled(context, site, Split.TRAIN)]
@@ -181,6 +184,8 @@ def _record(context: AdapterContext, trained: Trained, tested: Tested, gate: Gat
         "gate": asdict(gate),
         "memory": [[sample.site, sample.digest] for sample in trained.memory],
         "learnt_batches": batches,
+        "replayed": trained.replayed,
+        "past": trained.past,
         "experience": {
             "site": trained.site,
             "samples": len(trained.experience),

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from continual.domain.errors import ContinualError
+from flows.command_options import HERE, Adapter, AsJson, Workspace
+from flows.command_options import make_console as _console
+from flows.command_options import say_json as _json
+from flows.command_options import workplace_at as _workplace
+from flows.memory_commands import memory_app
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from flows.adapter_context import AdapterContext
     from flows.requests import Incoming
-    from flows.workplace import Workplace
 
 app = typer.Typer(
     help=(
@@ -35,17 +39,12 @@ adapters_app = typer.Typer(help="List, show and roll back adapter versions.", no
 drift_app = typer.Typer(help="Read drift reports.", no_args_is_help=True)
 app.add_typer(adapters_app, name="adapters")
 app.add_typer(drift_app, name="drift")
+app.add_typer(memory_app, name="memory")
 
-Workspace = Annotated[
-    Path, typer.Option("--workspace", "-w", help="Folder of the project: database, artifacts, caches.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Adapter = Annotated[str, typer.Option("--adapter", "-a", help="Name of the adapter, a family of versions.")]
 Labels = Annotated[
     Path | None, typer.Option(help="labels.csv of a DICOM folder: sop_instance_uid,label[,site,subject].")
 ]
 Strategy = Annotated[str | None, typer.Option(help="Update strategy; default: the change plan's first.")]
-HERE = Path("continual-workspace")
 
 
 @app.command()
@@ -82,7 +81,11 @@ def run(  # noqa: PLR0913 (one parameter per option)
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps per update.")] = 200,
     lora_rank: Annotated[int, typer.Option(min=1)] = 8,
     lora_blocks: Annotated[int, typer.Option(min=1, help="Last blocks that carry LoRA.")] = 6,
-    replay_samples: Annotated[int, typer.Option(min=0, help="Replay memory, in samples.")] = 200,
+    replay_samples: Annotated[int, typer.Option(min=0, help="Replay memory: most samples.")] = 200,
+    replay_bytes: Annotated[int, typer.Option(min=0, help="Replay memory: most bytes of stored images; 0: any.")] = 0,
+    replay_policy: Annotated[
+        str, typer.Option(help="What it keeps: class_and_site_balanced, reservoir or herding.")
+    ] = "class_and_site_balanced",
     minimum_labelled: Annotated[
         int, typer.Option(min=1, help="Fewest labelled training samples that may carry an update.")
     ] = 40,
@@ -110,6 +113,8 @@ def run(  # noqa: PLR0913 (one parameter per option)
             TrainingOptions(steps=steps, seed=seed),
             ChangePlan(
                 replay_samples=replay_samples,
+                replay_bytes=replay_bytes,
+                replay_policy=replay_policy,
                 past_site_margin=margin,
                 past_site_drop=drop,
                 minimum_labelled=minimum_labelled,
@@ -312,32 +317,12 @@ def main() -> None:
         sys.exit(2)
 
 
-def _console() -> "Console":
-    from rich.console import Console
-
-    return Console()
-
-
-def _json(value: object) -> None:
-    from flows.terminal import print_json
-
-    print_json(_console(), value)
-
-
 @contextmanager
 def _progress(console: "Console") -> Iterator[None]:
     from flows.progress import progress_bars
 
     with progress_bars(console):
         yield
-
-
-@contextmanager
-def _workplace(workspace: Path) -> "Iterator[Workplace]":
-    from flows.workplace import open_workplace
-
-    with open_workplace(workspace) as workplace:
-        yield workplace
 
 
 def _prepare(workspace: Path, device: str | None, *, create: bool = True) -> None:

@@ -14,10 +14,10 @@ from continual.learning import (
     importance_of,
     learn,
     read_importance,
-    select_memory,
 )
 from flows.adapter_context import AdapterContext
 from flows.candidates import evaluate
+from flows.memory import choose_memory
 from flows.progress import track
 
 
@@ -90,7 +90,7 @@ def reference_result(context: AdapterContext, strategy: str, sites: Sequence[str
     network = context.network_of(release)
     importance = read_importance(context.registry.adapters.files(release), context.device)
     seen = _training(context, sites[0])
-    memory = _memory(context, seen)
+    memory = choose_memory(context, seen)
     rows = [version_row(context, release, sites)]
     for position, site in enumerate(sites[1:], start=1):
         fresh = _training(context, site)
@@ -99,7 +99,7 @@ def reference_result(context: AdapterContext, strategy: str, sites: Sequence[str
         request = UpdateRequest(strategy, fresh, memory, seen if STRATEGIES[strategy].joint else (), importance)
         learn(network, context.cache, request, options, track(f"reference {strategy}: {site}", options.steps))
         seen = [*seen, *fresh]
-        memory = _memory(context, [*memory, *fresh])
+        memory = choose_memory(context, [*memory, *fresh])
         if STRATEGIES[strategy].regularises:
             importance = importance_of(network, context.cache, memory, lambda _done: None)
         rows.append(matrix_row(context, network, sites))
@@ -126,12 +126,6 @@ def _verdicts(context: AdapterContext, sites: Sequence[str]) -> Mapping[str, str
 
 def _training(context: AdapterContext, site: str) -> list[Sample]:
     return context.registry.samples.list(site, Split.TRAIN, labelled=True)
-
-
-def _memory(context: AdapterContext, samples: Sequence[Sample]) -> list[Sample]:
-    kept = select_memory(samples, context.options.plan.replay_samples, context.options.training.seed)
-    by_digest = {sample.digest: sample for sample in samples}
-    return [by_digest[digest] for digest in kept]
 
 
 def _labels(context: AdapterContext, site: str) -> list[str]:

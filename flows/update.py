@@ -1,7 +1,9 @@
 """Learn one site's new samples, judge the result, register it, and move the champion if the gate accepts."""
 
 import time
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -58,7 +60,7 @@ def already_judged(context: AdapterContext, site: str, strategy: str) -> bool:
         update.site == site
         and update.parent == champion.number
         and update.outcome in {"accepted", "rejected"}
-        and dict(update.plan) == plan
+        and _completed(update.plan) == plan
         for update in context.registry.updates.list(context.name)
     )
 
@@ -109,6 +111,11 @@ def look_and_learn(workspace: str, adapter: str, site: str, strategy: str | None
             return f"not learnt: {report.verdict.value}, action {report.action.value}"
         version = learn_site(context, site, chosen)
         return f"version {version.number} {version.state.value}"
+
+
+def _completed(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan of an attempt; one of an older release has the defaults of the options that came since."""
+    return {**plan, "options": options_from_record(plan["options"]).as_record()}
 
 
 def _look(context: AdapterContext, workplace: Workplace, site: str) -> DriftReport | None:

@@ -32,7 +32,9 @@ def look_at_site(context: AdapterContext, champion: AdapterVersion, site: str) -
     offered = _intake(context, champion, site)
     if not current and not offered.quarantined:
         return None
-    references = {name: _held_out(context, champion, name) for name in champion.trained_on}
+    held_out = {name: _held_out(context, champion, name) for name in champion.trained_on}
+    # A site may have no held-out subject left: they can be erased.
+    references = {name: samples for name, samples in held_out.items() if samples}
     everything = [*current, *(sample for samples in references.values() for sample in samples)]
     context.fill(everything, 1, f"{site}: activations")
     if not current:

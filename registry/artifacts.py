@@ -73,6 +73,13 @@ class ArtifactStore:
         """Whether something lies at this address; only `get` proves that it is whole."""
         return self._size(digest) is not None
 
+    def sizes(self, digests: Iterable[str]) -> dict[str, int]:
+        """Bytes of each artifact, asked for several at a time; those that are missing are left out."""
+        wanted = list(dict.fromkeys(digests))
+        with ThreadPoolExecutor(WRITERS) as pool:
+            found = zip(wanted, pool.map(self._size, wanted), strict=True)
+            return {digest: size for digest, size in found if size is not None}
+
     def path(self, digest: str) -> Path | None:
         """Where the artifact lies, or would lie, in a local folder; None for any other kind of store."""
         address = self._address(digest)
@@ -82,6 +89,11 @@ class ArtifactStore:
         """Remove the artifact; nothing happens when it is not there. The caller knows that no record refers to it."""
         with contextlib.suppress(FileNotFoundError):
             self._files.rm_file(self._address(digest))
+
+    def delete_all(self, digests: Iterable[str]) -> None:
+        """Remove many, several at a time; errors and duties as `delete`."""
+        with ThreadPoolExecutor(WRITERS) as pool:
+            list(pool.map(self.delete, digests))
 
     def _address(self, digest: str) -> str:
         if _ADDRESS.fullmatch(digest) is None:

@@ -6,10 +6,10 @@ its first statement (SQLite BEGIN IMMEDIATE, PostgreSQL advisory lock), so numbe
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, select, text
 from sqlalchemy.engine import URL, make_url
@@ -20,6 +20,8 @@ from continual.domain.digests import canonical_json
 from continual.domain.errors import ContinualError, RegistryError, SchemaError, SettingsError, StorageFullError
 
 LOCK_WAIT_S = 30
+KEYS_PER_QUERY = 1000
+Key = TypeVar("Key", str, int)
 WRITE_LOCK_KEY = 0x436F6E74696E75
 """Any constant will do, as long as every Continual process uses the same; this one spells a name."""
 
@@ -127,6 +129,12 @@ def next_number(session: Session, column: InstrumentedAttribute[int]) -> int:
     return (session.scalar(select(func.max(column))) or 0) + 1
 
 
+def chunks(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
+    """The keys in pieces that one statement takes as parameters."""
+    for start in range(0, len(keys), KEYS_PER_QUERY):
+        yield keys[start : start + KEYS_PER_QUERY]
+
+
 def take_write_lock(connection: Connection) -> None:
     """Wait for the one write lock of the database; it is given back at the end of the transaction."""
     if connection.dialect.name == "postgresql":
@@ -186,6 +194,8 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
         _switch_to_wal(connection)
     connection.execute("PRAGMA synchronous=NORMAL")
     connection.execute("PRAGMA foreign_keys=ON")
+    # An erased subject's rows are overwritten, not only unlinked from the file.
+    connection.execute("PRAGMA secure_delete=ON")
 
 
 def _switch_to_wal(connection: Any) -> None:

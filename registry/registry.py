@@ -7,6 +7,7 @@ from registry.adapters import AdapterStore
 from registry.artifacts import ArtifactStore
 from registry.database import Database, make_engine
 from registry.drift_reports import DriftReportStore
+from registry.erasures import ErasureStore
 from registry.ledger import Ledger
 from registry.samples import SampleStore
 from registry.schema import bring_to_head
@@ -21,6 +22,7 @@ class Registry:
     adapters: AdapterStore
     drift: DriftReportStore
     updates: UpdateStore
+    erasures: ErasureStore
     ledger: Ledger
     artifacts: ArtifactStore
 
@@ -31,6 +33,7 @@ class Registry:
         self.adapters = AdapterStore(database, artifacts)
         self.drift = DriftReportStore(database)
         self.updates = UpdateStore(database)
+        self.erasures = ErasureStore(database, artifacts)
         self.ledger = Ledger(database)
 
     def close(self) -> None:

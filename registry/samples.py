@@ -1,6 +1,6 @@
 """The sample store: each picture once per site, each subject on one side for ever; knows nothing of file formats."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias, final
@@ -13,13 +13,12 @@ from continual.domain.errors import ConflictError, NotFoundError
 from continual.domain.samples import CleanImage, IntakeSummary, QuarantineEntry, Sample, Split
 from registry import ledger
 from registry.artifacts import ArtifactStore
-from registry.database import Database, next_number
+from registry.database import Database, chunks, next_number
+from registry.erasures import count_erasures
 from registry.intake import IntakePlan, KnownSample, SiteKnowledge, plan_intake
 from registry.plain_json import MOST_CHARACTERS, check_text, plain
 from registry.splits import UNLABELLED
 from registry.tables import BatchRow, QuarantineRow, SampleRow, SiteRow, SubjectRow
-
-KEYS_PER_QUERY = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +61,13 @@ class SampleStore:
         _check_same_site(site, images, quarantined)
         with self._database.read() as session:
             expected = plan_intake(site, images, _knowledge(session, site, images))
+            erasures = count_erasures(session)
         addresses = self._store(expected.new, {})
         with self._database.write() as session:
             plan = plan_intake(site, images, _knowledge(session, site, images))
-            # Another intake may have come between: what only now turns out to be new is stored here.
-            addresses |= self._store(plan.new, addresses)
+            # Another intake may have come between: what only now turns out to be new is stored here. So may an
+            # erasure: whatever it took from the store is put back.
+            addresses |= self._store(plan.new, addresses if count_erasures(session) == erasures else {})
             return _write(session, _Intake(site, actor, plan, tuple(quarantined), addresses))
 
     def list(
@@ -92,7 +93,7 @@ class SampleStore:
         """
         found: dict[str, Sample] = {}
         with self._database.read() as session:
-            for keys in _chunks(list(dict.fromkeys(digests))):
+            for keys in chunks(list(dict.fromkeys(digests))):
                 query = _samples().where(SampleRow.digest.in_(keys))
                 if site is not None:
                     query = query.where(SampleRow.site == site)
@@ -109,8 +110,21 @@ class SampleStore:
         """The sample's PNG; ArtifactError when it is missing or damaged."""
         return self._artifacts.get(sample.artifact)
 
+    def sizes(self, samples: Sequence[Sample]) -> dict[str, int]:
+        """Bytes of each sample's stored image by the sample's digest; 0 where the image is missing."""
+        found = self._artifacts.sizes(sample.artifact for sample in samples)
+        return {sample.digest: found.get(sample.artifact, 0) for sample in samples}
+
+    def stored(self, digests: Collection[str]) -> frozenset[str]:
+        """Those of the digests that a sample of any site has."""
+        found: set[str] = set()
+        with self._database.read() as session:
+            for keys in chunks(sorted(digests)):
+                found.update(session.scalars(select(SampleRow.digest).where(SampleRow.digest.in_(keys))))
+        return frozenset(found)
+
     def sites(self) -> tuple[str, ...]:
-        """Sites with at least one stored sample, in order of first intake."""
+        """Sites that ever had a stored sample, in order of first intake."""
         with self._database.read() as session:
             return tuple(session.scalars(select(SiteRow.name).order_by(SiteRow.position)))
 
@@ -223,14 +237,14 @@ def _knowledge(session: Session, site: str, images: Sequence[CleanImage]) -> Sit
     samples: dict[str, KnownSample] = {}
     subjects: dict[str, Split] = {}
     on_subject = (SubjectRow.site == SampleRow.site) & (SubjectRow.pseudonym == SampleRow.subject)
-    for keys in _chunks(list({image.digest for image in images})):
+    for keys in chunks(list({image.digest for image in images})):
         query = select(SampleRow.digest, SampleRow.subject, SampleRow.label, SubjectRow.split).join(
             SubjectRow, on_subject
         )
         for row in session.execute(query.where(SampleRow.site == site, SampleRow.digest.in_(keys))):
             samples[row.digest] = KnownSample(row.subject, row.label)
             subjects[row.subject] = Split(row.split)
-    for keys in _chunks(list({image.subject for image in images})):
+    for keys in chunks(list({image.subject for image in images})):
         split_query = select(SubjectRow.pseudonym, SubjectRow.split)
         found = session.execute(split_query.where(SubjectRow.site == site, SubjectRow.pseudonym.in_(keys)))
         subjects.update((pseudonym, Split(split)) for pseudonym, split in found.tuples())
@@ -248,7 +262,7 @@ def _unknown(session: Session, intake: _Intake) -> Held:
         reason = check_text(entry.reason[:MOST_CHARACTERS], "quarantine reason")
         entries.setdefault((check_text(entry.file_digest, "file digest"), reason), entry)
     stored: set[tuple[str, str]] = set()
-    for keys in _chunks(sorted({digest for digest, _ in entries})):
+    for keys in chunks(sorted({digest for digest, _ in entries})):
         query = select(QuarantineRow.file_digest, QuarantineRow.reason).where(QuarantineRow.site == intake.site)
         stored.update(session.execute(query.where(QuarantineRow.file_digest.in_(keys))).tuples())
     return [entry for key, entry in entries.items() if key not in stored]
@@ -324,8 +338,3 @@ def _check_same_site(site: str, images: Sequence[CleanImage], quarantined: Seque
             f"an intake of site {site!r} holds items of {len(strangers)} other sites (one: {min(strangers)!r}); "
             "record each site by itself"
         )
-
-
-def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(keys), KEYS_PER_QUERY):
-        yield keys[start : start + KEYS_PER_QUERY]

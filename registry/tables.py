@@ -66,7 +66,7 @@ class Base(DeclarativeBase):
 
 
 class SiteRow(Base):
-    """A site that has at least one stored sample; `position` is the order of first intake, from 1."""
+    """A site that ever had a stored sample; `position` is the order of first intake, from 1."""
 
     __tablename__ = "sites"
 
@@ -90,7 +90,7 @@ class BatchRow(Base):
 
 
 class SubjectRow(Base):
-    """A pseudonymous patient and the split it keeps for ever."""
+    """A pseudonymous patient and the split it keeps for ever, even when its samples are erased."""
 
     __tablename__ = "subjects"
 

@@ -195,11 +195,11 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> ToyBench:
 
 @pytest.fixture(scope="session")
 def champion(toy: ToyBench) -> Champion:
-    from continual.learning import UpdateRequest, importance_of, select_memory, write_adapter
+    from continual.learning import Candidates, Capacity, UpdateRequest, importance_of, select_memory, write_adapter
 
     north = toy.samples["north", Split.TRAIN]
     network = toy.learn(toy.fresh(), UpdateRequest("naive", north))
-    kept = set(select_memory(north, 16, seed=1))
+    kept = set(select_memory(Candidates(north, 1), Capacity(16)))
     memory = tuple(sample for sample in north if sample.digest in kept)
     importance = importance_of(network, toy.cache, memory, lambda _n: None)
     return Champion(toy, write_adapter(network, importance, toy.record(network)), memory, importance)

@@ -1,8 +1,9 @@
 """The change plan: the rule book written before any update, and its check; knows nothing of where it is kept."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 from continual.domain.errors import SettingsError
 
@@ -16,6 +17,11 @@ class ChangePlan:
 
     strategies: tuple[str, ...] = ("replay_ewc",)
     replay_samples: int = 200
+    """Most images the replay memory remembers."""
+    replay_bytes: int = 0
+    """Most bytes that the stored images of the replay memory take together; 0 sets no bound."""
+    replay_policy: str = "class_and_site_balanced"
+    """Which images the replay memory keeps: a name in `continual.learning.POLICIES`."""
     past_site_margin: float = -0.10
     """Gate: the lower bound of candidate minus champion must lie above this on every past site."""
     past_site_drop: float = 0.03
@@ -47,13 +53,20 @@ class ChangePlan:
                 raise SettingsError(f"change plan: {name} is {value}, must lie between 0 and 1; correct the plan")
         if not 0 <= self.past_site_drop <= 1:
             raise SettingsError(f"change plan: past_site_drop is {self.past_site_drop}, must lie between 0 and 1")
-        if self.replay_samples < 0:
-            raise SettingsError(f"change plan: replay_samples is {self.replay_samples}, must be 0 or more")
+        for name in ("replay_samples", "replay_bytes"):
+            value = getattr(self, name)
+            if value < 0:
+                raise SettingsError(f"change plan: {name} is {value}, must be 0 or more; correct the plan")
         fewest = math.ceil(1 / self.alpha) - 1
         if self.permutations < fewest:
             raise SettingsError(
                 f"change plan: {self.permutations} permutations cannot reach alpha {self.alpha}; use at least {fewest}"
             )
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """The plan that `as_record` wrote; what an older release did not write yet has its default."""
+        return cls(**{**record, "strategies": tuple(record["strategies"])})
 
     def as_record(self) -> dict[str, Any]:
         """The plan as plain JSON, for the version's record and the ledger."""

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from continual.learning.activations import ActivationCache, ActivationKey
     from continual.learning.adapter_files import network_record, read_adapter, read_importance, write_adapter
     from continual.learning.backbones import BackboneWeights, build_network, resolve_backbone, weights_from_bytes
+    from continual.learning.cached_files import cached_digests, forget_activations
     from continual.learning.devices import bound_threads, choose_device
     from continual.learning.environment import training_environment
     from continual.learning.evaluation import SiteScore, probabilities, site_outcomes
     from continual.learning.learner import TrainingOptions, UpdateRequest, importance_of, learn
-    from continual.learning.memory import select_memory
+    from continual.learning.memory import POLICIES, Candidates, Capacity, policy_named, select_memory
     from continual.learning.network import AdaptedNetwork, LoraShape, check_image_size, first_tuned_block
     from continual.learning.predictor import Predictor, load_predictor
     from continual.learning.pretraining import pretrain_backbone
@@ -31,8 +32,11 @@ _HOMES = {
     "ActivationKey": "activations",
     "AdaptedNetwork": "network",
     "BackboneWeights": "backbones",
+    "Candidates": "memory",
+    "Capacity": "memory",
     "Importance": "strategies",
     "LoraShape": "network",
+    "POLICIES": "memory",
     "Predictor": "predictor",
     "STRATEGIES": "strategies",
     "SiteScore": "evaluation",
@@ -40,13 +44,16 @@ _HOMES = {
     "UpdateRequest": "learner",
     "bound_threads": "devices",
     "build_network": "backbones",
+    "cached_digests": "cached_files",
     "choose_device": "devices",
     "check_image_size": "network",
     "first_tuned_block": "network",
+    "forget_activations": "cached_files",
     "importance_of": "learner",
     "learn": "learner",
     "load_predictor": "predictor",
     "network_record": "adapter_files",
+    "policy_named": "memory",
     "pretrain_backbone": "pretraining",
     "probabilities": "evaluation",
     "read_adapter": "adapter_files",
@@ -60,11 +67,14 @@ _HOMES = {
 }
 
 __all__ = [
+    "POLICIES",
     "STRATEGIES",
     "ActivationCache",
     "ActivationKey",
     "AdaptedNetwork",
     "BackboneWeights",
+    "Candidates",
+    "Capacity",
     "Importance",
     "LoraShape",
     "Predictor",
@@ -73,13 +83,16 @@ __all__ = [
     "UpdateRequest",
     "bound_threads",
     "build_network",
+    "cached_digests",
     "check_image_size",
     "choose_device",
     "first_tuned_block",
+    "forget_activations",
     "importance_of",
     "learn",
     "load_predictor",
     "network_record",
+    "policy_named",
     "pretrain_backbone",
     "probabilities",
     "read_adapter",

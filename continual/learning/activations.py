@@ -17,6 +17,7 @@ from jaxtyping import Float, Float16, UInt8
 from timm.models.vision_transformer import VisionTransformer
 
 from continual.domain.samples import Sample
+from continual.learning.cached_files import UNFINISHED, file_of
 from continual.learning.network import embed_prefix, finish_features
 from continual.learning.views import standardise, view_of
 
@@ -43,7 +44,7 @@ def _write_whole(path: Path, values: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.save(buffer, values, allow_pickle=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=UNFINISHED)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(buffer.getbuffer())
@@ -101,10 +102,10 @@ class ActivationCache:
             _write_whole(self._tokens_path(sample.digest, view), row)
 
     def _tokens_path(self, digest: str, view: int) -> Path:
-        return self._folder / digest[:2] / f"{digest}.v{view}.npy"
+        return self._folder / file_of(digest, f"v{view}")
 
     def _features_path(self, digest: str) -> Path:
-        return self._folder / digest[:2] / f"{digest}.features.npy"
+        return self._folder / file_of(digest, "features")
 
 
 def _batches(samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:

@@ -18,6 +18,8 @@ def test_levels_and_shares_must_lie_between_zero_and_one(name, value):
 def test_a_replay_memory_cannot_be_negative_and_may_be_empty():
     with pytest.raises(SettingsError, match="replay_samples is -1"):
         ChangePlan(replay_samples=-1)
+    with pytest.raises(SettingsError, match="replay_bytes is -5"):
+        ChangePlan(replay_bytes=-5)
     assert ChangePlan(replay_samples=0).replay_samples == 0
 
 
@@ -38,4 +40,11 @@ def test_permutations_must_be_enough_to_reach_the_level(alpha, fewest):
 def test_a_plan_survives_its_way_through_json():
     plan = ChangePlan(strategies=("replay", "ewc"), alpha=0.01, seed=7)
     read = json.loads(json.dumps(plan.as_record()))
-    assert ChangePlan(**read | {"strategies": tuple(read["strategies"])}) == plan
+    assert ChangePlan.from_record(read) == plan
+
+
+def test_a_plan_of_the_first_release_has_the_defaults_of_what_came_since():
+    read = json.loads(json.dumps(ChangePlan(replay_samples=30).as_record()))
+    older = {name: value for name, value in read.items() if name not in {"replay_bytes", "replay_policy"}}
+    plan = ChangePlan.from_record(older)
+    assert (plan.replay_samples, plan.replay_bytes, plan.replay_policy) == (30, 0, "class_and_site_balanced")

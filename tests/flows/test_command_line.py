@@ -116,7 +116,15 @@ def test_every_verb_and_every_option_without_a_meaning_of_its_own_is_explained()
 
 def test_the_documents_name_the_verbs_that_matter():
     named = {tuple(parse(shlex.split(line))) for document, line in documented_commands() if document == "README.md"}
-    assert {("demo",), ("run",), ("status",), ("serve",), ("deploy",), ("adapters", "rollback")} <= named
+    assert {
+        ("demo",),
+        ("run",),
+        ("status",),
+        ("serve",),
+        ("deploy",),
+        ("adapters", "rollback"),
+        ("memory", "erase"),
+    } <= named
 
 
 @pytest.mark.parametrize(("document", "line"), documented_commands())
@@ -180,6 +188,8 @@ def test_an_unknown_site_ends_before_the_sites_before_it_are_learnt(command, tmp
         ("adapters", "list"),
         ("adapters", "show", "cells"),
         ("drift", "show", "first"),
+        ("memory", "show", "--adapter", "cells"),
+        ("memory", "erase", "--subject", "0" * 16, "--reason", "withdrawn"),
         ("monitor", "--adapter", "cells"),
         ("update", "--adapter", "cells"),
     ],
@@ -193,6 +203,7 @@ def test_a_missing_workspace_names_the_remedy_and_is_not_made(command, tmp_path,
 def test_an_adapter_or_site_that_does_not_exist_is_answered_with_those_that_do(command, released):
     workspace = ("--workspace", released.workspace)
     assert "no adapter 'nobody'; known: cells" in one_line(command("adapters", "show", "nobody", *workspace))
+    assert "no adapter 'nobody'; known: cells" in one_line(command("memory", "show", "-a", "nobody", *workspace))
     said = one_line(command("drift", "show", "mars", *workspace))
     assert "no drift report for site 'mars'; known sites: first" in said
     assert "nobody" in one_line(command("adapters", "rollback", "nobody", "--reason", "test", *workspace))

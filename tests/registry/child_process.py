@@ -15,7 +15,7 @@ import numpy as np
 
 from continual.domain.adapters import CHAMPION, GateDecision, VersionDraft
 from continual.domain.samples import CleanImage
-from registry import Registry, open_registry
+from registry import ErasureOrder, Registry, open_registry
 
 ACCEPTED = GateDecision(accepted=True, findings=(), margin=-0.05, confidence=0.9)
 
@@ -71,6 +71,10 @@ def _hang_at(place):
     """Stops this process at its most delicate moment, so that the test can kill it exactly there."""
     if place == "before_rename":
         Path.replace = _announce_and_hang
+    if place == "before_deletion":
+        from registry.artifacts import ArtifactStore
+
+        ArtifactStore.delete = _announce_and_hang
     if place == "before_commit":
         from registry import ledger
 
@@ -94,6 +98,9 @@ def _run(registry: Registry, verb, count):
         print(f"number={version.number}", flush=True)
     if verb == "promote":
         print(registry.adapters.promote("lesion", 1, ACCEPTED, CHAMPION, "child", "gate passed").state, flush=True)
+    if verb == "erase":
+        registry.erasures.erase(ErasureOrder("north", "subject-1", "child", "the patient withdrew consent"))
+        print("erased", flush=True)
     if verb == "updates":
         for number in range(count):
             begun = registry.updates.begin("lesion", f"site-{number}", None, {}, "child")

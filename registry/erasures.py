@@ -1,0 +1,179 @@
+"""The erasure store: takes a subject's samples out of tables and artifact store; knows nothing of models or caches.
+
+What stays is the subject's pseudonym with its split, so that a patient who returns stands on the same side, and the
+ledger's entry. Files go first and rows last: a killed erasure still finds by its rows what is left to delete.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypeAlias, final
+
+from sqlalchemy import delete, func, or_, select
+from sqlalchemy.orm import Session
+
+from continual.domain.errors import ConflictError, NotFoundError
+from registry import ledger
+from registry.artifacts import ArtifactStore
+from registry.database import Database, chunks
+from registry.plain_json import check_text
+from registry.tables import LedgerRow, QuarantineRow, SampleRow, SubjectRow
+
+ERASED = "subject_erased"
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureOrder:
+    """Who wants which subject erased, and why. `findings` is plain JSON that the ledger keeps beside the counts.
+
+    `subject` is a pseudonym; `reason` must not name the patient, as the ledger never forgets it.
+    """
+
+    site: str
+    subject: str
+    actor: str
+    reason: str
+    findings: Mapping[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """RegistryError on texts that cannot be stored."""
+        for name, value in (("site", self.site), ("subject", self.subject), ("actor", self.actor)):
+            check_text(value, name)
+        check_text(self.reason, "reason")
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """One erasure as the ledger has it: numbers of samples, image artifacts and quarantine entries that went.
+
+    `artifacts` leaves out images that another sample still uses.
+    """
+
+    position: int
+    erased_at: datetime
+    site: str
+    subject: str
+    actor: str
+    reason: str
+    samples: int
+    artifacts: int
+    quarantined: int
+    findings: Mapping[str, Any]
+
+
+Erasures: TypeAlias = list[Erasure]
+
+
+@final
+class ErasureStore:
+    """Erases subjects and remembers that it did."""
+
+    def __init__(self, database: Database, artifacts: ArtifactStore) -> None:
+        self._database = database
+        self._artifacts = artifacts
+
+    def site_of(self, subject: str, site: str | None = None) -> str:
+        """The site that a pseudonym was taken in at, erased since or not.
+
+        Raises NotFoundError when it never was, there or anywhere, and ConflictError when two sites know it.
+        """
+        query = select(SubjectRow.site).where(SubjectRow.pseudonym == check_text(subject, "subject"))
+        if site is not None:
+            query = query.where(SubjectRow.site == check_text(site, "site"))
+        with self._database.read() as session:
+            found = session.scalars(query.order_by(SubjectRow.site)).all()
+            known = session.scalars(select(SubjectRow.site).distinct().order_by(SubjectRow.site)).all()
+        if not found:
+            place = "any site" if site is None else f"site {site!r}"
+            raise NotFoundError(
+                f"no subject {subject} was ever taken in at {place}; sites with subjects: "
+                f"{', '.join(known) or 'none'}; check name and site: a pseudonym depends on both, to the letter"
+            )
+        if len(found) > 1:
+            raise ConflictError(f"subject {subject} is known at {len(found)} sites ({', '.join(found)}); name one")
+        return found[0]
+
+    def erase(self, order: ErasureOrder) -> Erasure | None:
+        """Delete a subject's images, samples and quarantine entries; None when nothing was held.
+
+        An image that another sample uses stays. Killed at any moment it leaves the subject whole or without some of its
+        images, and the same call again finishes. Raises NotFoundError without such a subject.
+        """
+        order.check()
+        self.site_of(order.subject, order.site)
+        with self._database.write() as session:
+            held = _held(session, order)
+            entries = _entries(session, order, [digest for digest, _ in held])
+            if not held and not entries:
+                return None
+            unshared = _unshared(session, order, sorted({artifact for _, artifact in held}))
+            # Under the write lock: no intake can come to rely on a file between the question and its deletion.
+            self._artifacts.delete_all(unshared)
+            for numbers in chunks(entries):
+                session.execute(delete(QuarantineRow).where(QuarantineRow.id.in_(numbers)))
+            session.execute(delete(SampleRow).where(SampleRow.site == order.site, SampleRow.subject == order.subject))
+            payload = {
+                "site": order.site,
+                "subject": order.subject,
+                "reason": order.reason,
+                "samples": len(held),
+                "artifacts": len(unshared),
+                "quarantined": len(entries),
+                "findings": order.findings,
+            }
+            ledger.append(session, ledger.moment(session), order.actor, ERASED, payload)
+            newest = select(LedgerRow).order_by(LedgerRow.position.desc()).limit(1)
+            return _erasure(session.scalars(newest).one())
+
+    def list(self, site: str | None = None, subject: str | None = None) -> Erasures:
+        """Every erasure, oldest first, of one site or subject if asked."""
+        query = select(LedgerRow).where(LedgerRow.event == ERASED).order_by(LedgerRow.position)
+        with self._database.read() as session:
+            found = [_erasure(row) for row in session.scalars(query)]
+        return [one for one in found if site in (None, one.site) and subject in (None, one.subject)]
+
+
+def count_erasures(session: Session) -> int:
+    """How many erasures there have been."""
+    return session.scalar(select(func.count()).select_from(LedgerRow).where(LedgerRow.event == ERASED)) or 0
+
+
+def _held(session: Session, order: ErasureOrder) -> Sequence[tuple[str, str]]:
+    """Digest and artifact of each of the subject's samples."""
+    query = select(SampleRow.digest, SampleRow.artifact)
+    query = query.where(SampleRow.site == order.site, SampleRow.subject == order.subject)
+    return session.execute(query.order_by(SampleRow.digest)).tuples().all()
+
+
+def _entries(session: Session, order: ErasureOrder, digests: Sequence[str]) -> list[int]:
+    """Quarantine entries of the subject's pictures (offered again with another label), or that name the subject."""
+    at_site = select(QuarantineRow.id).where(QuarantineRow.site == order.site)
+    found = set(session.scalars(at_site.where(QuarantineRow.reason.contains(order.subject, autoescape=True))))
+    for keys in chunks(digests):
+        found.update(session.scalars(at_site.where(QuarantineRow.file_digest.in_(keys))))
+    return sorted(found)
+
+
+def _unshared(session: Session, order: ErasureOrder, artifacts: Sequence[str]) -> list[str]:
+    """The artifacts that no other subject's sample uses, at any site."""
+    others = or_(SampleRow.site != order.site, SampleRow.subject != order.subject)
+    used: set[str] = set()
+    for keys in chunks(artifacts):
+        used.update(session.scalars(select(SampleRow.artifact).where(others, SampleRow.artifact.in_(keys))))
+    return [artifact for artifact in artifacts if artifact not in used]
+
+
+def _erasure(row: LedgerRow) -> Erasure:
+    payload = row.payload
+    return Erasure(
+        position=row.position,
+        erased_at=row.recorded_at,
+        site=payload["site"],
+        subject=payload["subject"],
+        actor=row.actor,
+        reason=payload["reason"],
+        samples=payload["samples"],
+        artifacts=payload["artifacts"],
+        quarantined=payload["quarantined"],
+        findings=payload["findings"],
+    )
