@@ -64,7 +64,8 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
     past = _past(context, champion) if STRATEGIES[strategy].joint else []
     context.fill([*experience, *remembered, *past], context.options.training.views, f"{site}: activations")
     network, importance = _start(context, champion, experience)
-    request = UpdateRequest(strategy, experience, remembered, past, importance or None)
+    taught = champion.classes if champion else ()
+    request = UpdateRequest(strategy, experience, remembered, past, importance or None, taught)
     # Each update draws its own batches; the seed still depends only on the plan and the place in the lineage.
     options = replace(
         context.options.training, seed=context.options.training.seed + (champion.number if champion else 0)

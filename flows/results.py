@@ -96,7 +96,8 @@ def reference_result(context: AdapterContext, strategy: str, sites: Sequence[str
         fresh = _training(context, site)
         context.fill([*fresh, *memory], context.options.training.views, f"{site}: activations")
         options = replace(context.options.training, seed=context.options.training.seed + position)
-        request = UpdateRequest(strategy, fresh, memory, seen if STRATEGIES[strategy].joint else (), importance)
+        past = seen if STRATEGIES[strategy].joint else ()
+        request = UpdateRequest(strategy, fresh, memory, past, importance, network.classes)
         learn(network, context.cache, request, options, track(f"reference {strategy}: {site}", options.steps))
         seen = [*seen, *fresh]
         memory = _memory(context, [*memory, *fresh])

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from continual.learning.devices import bound_threads, choose_device
     from continual.learning.environment import training_environment
     from continual.learning.evaluation import SiteScore, probabilities, site_outcomes
-    from continual.learning.learner import TrainingOptions, UpdateRequest, importance_of, learn
+    from continual.learning.learner import UpdateRequest, importance_of, learn
+    from continual.learning.loop import TrainingOptions
     from continual.learning.memory import select_memory
     from continual.learning.network import AdaptedNetwork, LoraShape, check_image_size, first_tuned_block
     from continual.learning.predictor import Predictor, load_predictor
@@ -36,7 +37,7 @@ _HOMES = {
     "Predictor": "predictor",
     "STRATEGIES": "strategies",
     "SiteScore": "evaluation",
-    "TrainingOptions": "learner",
+    "TrainingOptions": "loop",
     "UpdateRequest": "learner",
     "bound_threads": "devices",
     "build_network": "backbones",
