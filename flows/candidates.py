@@ -16,6 +16,7 @@ from continual.learning import (
     Importance,
     SiteScore,
     UpdateRequest,
+    calibrate,
     importance_of,
     learn,
     network_record,
@@ -95,6 +96,7 @@ def evaluate(
 def register_candidate(context: AdapterContext, trained: Trained) -> AdapterVersion:
     """Judge a trained network by the gate, register it as a version and move the alias if it was accepted."""
     started = time.perf_counter()
+    _calibrate(context, trained)
     tested = evaluate(context, trained.network, trained.trained_on, Split.TEST)
     before = {}
     if trained.parent is not None:
@@ -122,6 +124,13 @@ def register_candidate(context: AdapterContext, trained: Trained) -> AdapterVers
     return context.registry.adapters.promote(
         context.name, version.number, gate, CHAMPION, context.workplace.actor, reason
     )
+
+
+def _calibrate(context: AdapterContext, trained: Trained) -> None:
+    """Before the test split is looked at, so that what is measured there is what will be served."""
+    held = [sample for site in trained.trained_on for sample in _labelled(context, site, Split.VALIDATION)]
+    context.fill(held, 1, f"{trained.site}: activations")
+    calibrate(trained.network, context.cache, held, track(f"{trained.site}: temperature", len(held)))
 
 
 def _check_experience(context: AdapterContext, site: str, experience: Sequence[Sample], strategy: str) -> None:

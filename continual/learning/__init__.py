@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from continual.learning.activations import ActivationCache, ActivationKey
     from continual.learning.adapter_files import network_record, read_adapter, read_importance, write_adapter
     from continual.learning.backbones import BackboneWeights, build_network, resolve_backbone, weights_from_bytes
+    from continual.learning.calibration import calibrate, fit_temperature
     from continual.learning.devices import bound_threads, choose_device
     from continual.learning.environment import training_environment
     from continual.learning.evaluation import SiteScore, probabilities, site_outcomes
@@ -40,10 +41,12 @@ _HOMES = {
     "TrainingOptions": "loop",
     "UpdateRequest": "learner",
     "bound_threads": "devices",
+    "calibrate": "calibration",
     "build_network": "backbones",
     "choose_device": "devices",
     "check_image_size": "network",
     "first_tuned_block": "network",
+    "fit_temperature": "calibration",
     "importance_of": "learner",
     "learn": "learner",
     "load_predictor": "predictor",
@@ -74,9 +77,11 @@ __all__ = [
     "UpdateRequest",
     "bound_threads",
     "build_network",
+    "calibrate",
     "check_image_size",
     "choose_device",
     "first_tuned_block",
+    "fit_temperature",
     "importance_of",
     "learn",
     "load_predictor",

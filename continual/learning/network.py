@@ -78,13 +78,15 @@ def finish_features(
 class AdaptedNetwork(nn.Module):
     """Tokens at the split in, class scores (logits) out. Only LoRA weights and the head have gradients.
 
-    The given network gets LoRA layers in place: build a fresh one for each adapter.
+    The given network gets LoRA layers in place: build a fresh one for each adapter. `temperature`, above 0, divides the
+    scores wherever probabilities are told; training and golden outputs never see it.
     """
 
     def __init__(self, network: VisionTransformer, shape: LoraShape, classes: Sequence[str]) -> None:
         super().__init__()
         self.shape = shape
         self.classes = tuple(classes)
+        self.temperature = 1.0
         self.split = first_tuned_block(network, shape)
         self.peft = get_peft_model(network, lora_configuration(network, shape))
         self.head = nn.Linear(2 * network.embed_dim, len(self.classes))
@@ -107,6 +109,10 @@ class AdaptedNetwork(nn.Module):
         """Class scores before softmax."""
         scores: Tensor = self.head(self.features(tokens))
         return scores
+
+    def calibrated(self, scores: Float[Tensor, "image klass"]) -> Float[Tensor, "image klass"]:
+        """Probabilities of class scores at the network's temperature (Guo et al. 2017); classes keep their order."""
+        return (scores / self.temperature).softmax(dim=1)
 
     def train(self, mode: bool = True) -> "AdaptedNetwork":
         """Only the head ever enters train mode: the backbone's dropout and statistics stay as released."""
