@@ -28,7 +28,7 @@ from continual.learning import (
 )
 from flows.adapter_context import AdapterContext
 from flows.progress import track
-from flows.windows import new_samples
+from flows.windows import new_labels, new_samples
 from registry import run_gate
 
 Tested = Mapping[str, tuple[SiteOutcomes, SiteScore]]
@@ -64,7 +64,7 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
     remembered = _remembered(context, champion)
     past = _past(context, champion) if STRATEGIES[strategy].joint else []
     context.fill([*experience, *remembered, *past], context.options.training.views, f"{site}: activations")
-    network, importance = _start(context, champion, experience)
+    network, importance = _start(context, champion, [*experience, *remembered, *past])
     taught = champion.classes if champion else ()
     request = UpdateRequest(strategy, experience, remembered, past, importance or None, taught)
     # Each update draws its own batches; the seed still depends only on the plan and the place in the lineage.
@@ -145,12 +145,20 @@ def _check_experience(context: AdapterContext, site: str, experience: Sequence[S
 
 
 def _start(
-    context: AdapterContext, champion: AdapterVersion | None, experience: Sequence[Sample]
+    context: AdapterContext, champion: AdapterVersion | None, samples: Sequence[Sample]
 ) -> tuple[AdaptedNetwork, Importance]:
+    """The network that an update starts from: the champion's, its head grown by new labels where the plan allows it."""
     if champion is None:
-        return context.fresh_network(tuple(label_counts(experience))), {}
-    files = context.registry.adapters.files(champion)
-    return context.network_of(champion), read_importance(files, context.device)
+        return context.fresh_network(tuple(label_counts(samples))), {}
+    unknown = new_labels(champion, samples)
+    if unknown and not context.options.plan.new_classes:
+        raise StreamError(
+            f"labels {list(unknown)} are not among the adapter's classes {list(champion.classes)}; correct the labels, "
+            "or allow new classes with --new-classes"
+        )
+    network = context.network_of(champion)
+    network.grow_head(unknown)
+    return network, read_importance(context.registry.adapters.files(champion), context.device)
 
 
 def _remembered(context: AdapterContext, champion: AdapterVersion | None) -> list[Sample]:

@@ -45,6 +45,9 @@ Labels = Annotated[
     Path | None, typer.Option(help="labels.csv of a DICOM folder: sop_instance_uid,label[,site,subject].")
 ]
 Strategy = Annotated[str | None, typer.Option(help="Update strategy; default: the change plan's first.")]
+NewClasses = Annotated[
+    bool, typer.Option("--new-classes", help="Let labels the adapter never saw become classes of it.")
+]
 HERE = Path("continual-workspace")
 
 
@@ -86,6 +89,7 @@ def run(  # noqa: PLR0913 (one parameter per option)
     minimum_labelled: Annotated[
         int, typer.Option(min=1, help="Fewest labelled training samples that may carry an update.")
     ] = 40,
+    new_classes: NewClasses = False,
     margin: Annotated[float, typer.Option(help="Gate: smallest allowed lower bound on a past site.")] = -0.05,
     seed: Annotated[int, typer.Option(min=0)] = 20260301,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
@@ -108,7 +112,11 @@ def run(  # noqa: PLR0913 (one parameter per option)
             LoraShape(lora_rank, 2 * lora_rank, lora_blocks),
             TrainingOptions(steps=steps, seed=seed),
             ChangePlan(
-                replay_samples=replay_samples, past_site_margin=margin, minimum_labelled=minimum_labelled, seed=seed
+                replay_samples=replay_samples,
+                past_site_margin=margin,
+                minimum_labelled=minimum_labelled,
+                new_classes=new_classes,
+                seed=seed,
             ),
         )
         wanted = Release(adapter, backbone, backbone_name, options.as_record())
@@ -127,6 +135,7 @@ def ingest(
     adapter: Annotated[
         str | None, typer.Option("--adapter", "-a", help="Hold back labels this adapter never saw.")
     ] = None,
+    new_classes: NewClasses = False,
 ) -> None:
     """Take in files: read, quality gate, de-identify, store once. Running it again stores nothing twice."""
     console = _console()
@@ -136,7 +145,9 @@ def ingest(
     with _progress(console):
         from flows.ingest import ingest as ingest_flow
 
-        summaries = ingest_flow(str(workspace), incoming.source, incoming.labels, names, adapter)
+        summaries = ingest_flow(
+            str(workspace), incoming.source, incoming.labels, names, adapter, new_classes=new_classes
+        )
     for summary in summaries:
         console.print(
             f"{summary.site}: {summary.new} new, {summary.duplicates} already stored, "
@@ -170,6 +181,7 @@ def update(
     workspace: Workspace = HERE,
     site: Annotated[str | None, typer.Option(help="One site; default: all.")] = None,
     strategy: Strategy = None,
+    new_classes: NewClasses = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
 ) -> None:
     """Look, then learn what the verdict says must be learnt; the gate decides what becomes champion."""
@@ -178,7 +190,7 @@ def update(
     with _progress(console):
         from flows.update import update as update_flow
 
-        outcomes = update_flow(str(workspace), adapter, site, strategy)
+        outcomes = update_flow(str(workspace), adapter, site, strategy, new_classes=new_classes)
     for name, outcome in outcomes.items():
         console.print(f"{name}: {outcome}", highlight=False)
 

@@ -98,6 +98,7 @@ def reference_result(context: AdapterContext, strategy: str, sites: Sequence[str
         options = replace(context.options.training, seed=context.options.training.seed + position)
         past = seen if STRATEGIES[strategy].joint else ()
         request = UpdateRequest(strategy, fresh, memory, past, importance, network.classes)
+        network.grow_head(sorted({str(sample.label) for sample in fresh}))
         learn(network, context.cache, request, options, track(f"reference {strategy}: {site}", options.steps))
         seen = [*seen, *fresh]
         memory = _memory(context, [*memory, *fresh])

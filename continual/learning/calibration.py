@@ -60,5 +60,6 @@ def calibrate(
 
 
 def _softmax(scores: Float[np.ndarray, "image klass"]) -> Float[np.ndarray, "image klass"]:
-    raised: Float[np.ndarray, "image klass"] = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return raised / raised.sum(axis=1, keepdims=True)
+    raised = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares: Float[np.ndarray, "image klass"] = raised / raised.sum(axis=1, keepdims=True)
+    return shares

@@ -114,6 +114,24 @@ class AdaptedNetwork(nn.Module):
         """Probabilities of class scores at the network's temperature (Guo et al. 2017); classes keep their order."""
         return (scores / self.temperature).softmax(dim=1)
 
+    def grow_head(self, classes: Sequence[str]) -> None:
+        """Append classes that it does not have yet, in the order given; the old classes' rows stay bit for bit.
+
+        New rows start at zero, as all did: a new class then scores 0, and as trained scores lie around 0, some old
+        class stays above it until it is learnt.
+        """
+        added = [name for name in dict.fromkeys(classes) if name not in self.classes]
+        if not added:
+            return
+        old = self.head
+        grown = nn.Linear(old.in_features, len(self.classes) + len(added), device=old.weight.device)
+        with torch.no_grad():
+            for part, before in ((grown.weight, old.weight), (grown.bias, old.bias)):
+                part.zero_()
+                part[: len(before)] = before
+        self.head = grown
+        self.classes = (*self.classes, *added)
+
     def train(self, mode: bool = True) -> "AdaptedNetwork":
         """Only the head ever enters train mode: the backbone's dropout and statistics stay as released."""
         super().train(mode)
