@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,8 @@ def options_kept(champion: AdapterVersion, wanted: Release) -> list[str]:
         )
     kept = _leaves(options_from_record(champion.record["options"]).as_record())
     asked_for = _leaves(wanted.options)
+    # The one wish that an adapter in service grants: its plan is widened from the next update on.
+    asked_for.pop("new_classes", None)
     return [f"{name} {kept[name]} (not {value})" for name, value in asked_for.items() if kept.get(name, value) != value]
 
 
@@ -139,8 +141,8 @@ class AdapterContext:
         return pixels
 
 
-def context_of(workplace: Workplace, adapter: str) -> AdapterContext:
-    """The context of an adapter that already has a champion, from its record.
+def context_of(workplace: Workplace, adapter: str, *, new_classes: bool = False) -> AdapterContext:
+    """The context of an adapter that already has a champion, from its record; `new_classes` widens its change plan.
 
     Raises NotFoundError when it has none.
     """
@@ -153,4 +155,7 @@ def context_of(workplace: Workplace, adapter: str) -> AdapterContext:
     weights = weights_from_bytes(
         workplace.registry.artifacts.get(champion.backbone_digest), champion.record["network"]["backbone"]
     )
-    return AdapterContext(workplace, adapter, weights, options_from_record(champion.record["options"]))
+    options = options_from_record(champion.record["options"])
+    if new_classes:
+        options = replace(options, plan=replace(options.plan, new_classes=True))
+    return AdapterContext(workplace, adapter, weights, options)

@@ -16,18 +16,20 @@ from continual.learning import (
     Importance,
     SiteScore,
     UpdateRequest,
+    WeightLine,
+    calibrate,
     importance_of,
     learn,
     network_record,
     read_importance,
-    site_outcomes,
     training_environment,
     write_adapter,
 )
 from flows.adapter_context import AdapterContext
+from flows.evaluation import Stay, evaluate, labelled_samples, stay_near
 from flows.memory import choose_memory, remembered_by
 from flows.progress import track
-from flows.windows import new_samples
+from flows.windows import new_labels, new_samples
 from registry import run_gate
 
 Tested = Mapping[str, tuple[SiteOutcomes, SiteScore]]
@@ -47,12 +49,17 @@ class Trained:
     learn_seconds: float
     replayed: int = 0
     past: int = 0
+    stay: Stay = Stay()
 
     @property
     def trained_on(self) -> tuple[str, ...]:
         """Sites in the order learnt, the newest last."""
-        earlier = self.parent.trained_on if self.parent else ()
-        return (*(site for site in earlier if site != self.site), self.site)
+        return _in_order(self.parent, self.site)
+
+
+def _in_order(parent: AdapterVersion | None, newest: str) -> tuple[str, ...]:
+    earlier = parent.trained_on if parent else ()
+    return (*(site for site in earlier if site != newest), newest)
 
 
 def train_candidate(context: AdapterContext, champion: AdapterVersion | None, site: str, strategy: str) -> Trained:
@@ -65,13 +72,18 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
     remembered = remembered_by(context.registry, champion)
     past = _past(context, champion) if STRATEGIES[strategy].joint else []
     context.fill([*experience, *remembered, *past], context.options.training.views, f"{site}: activations")
-    network, importance = _start(context, champion, experience)
-    request = UpdateRequest(strategy, experience, remembered, past, importance or None)
+    network, importance = _start(context, champion, [*experience, *remembered, *past])
+    taught = champion.classes if champion else ()
+    request = UpdateRequest(strategy, experience, remembered, past, importance or None, taught)
     # Each update draws its own batches; the seed still depends only on the plan and the place in the lineage.
     options = replace(
         context.options.training, seed=context.options.training.seed + (champion.number if champion else 0)
     )
+    line = WeightLine(network)
     seconds = learn(network, context.cache, request, options, track(f"{site}: {strategy}", options.steps))
+    stay = Stay()
+    if champion is not None and STRATEGIES[strategy].stays:
+        stay = stay_near(context, line, network, _in_order(champion, site))
     memory = choose_memory(context, [*remembered, *experience])
     measured = importance_of(network, context.cache, memory, track(f"{site}: weight importance", len(memory)))
     return Trained(
@@ -85,25 +97,14 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
         learn_seconds=seconds,
         replayed=len(remembered) if STRATEGIES[strategy].replays else 0,
         past=len(past),
+        stay=stay,
     )
-
-
-def evaluate(
-    context: AdapterContext, network: AdaptedNetwork, sites: Sequence[str], split: Split
-) -> dict[str, tuple[SiteOutcomes, SiteScore]]:
-    """A network's outcomes and scores on one split of every named site; sites without labels there are left out."""
-    found = {}
-    for site in sites:
-        held = _labelled(context, site, split)
-        if held:
-            context.fill(held, 1, f"{site}: activations")
-            found[site] = site_outcomes(network, context.cache, site, held, track(f"{site}: {split} split", len(held)))
-    return found
 
 
 def register_candidate(context: AdapterContext, trained: Trained) -> AdapterVersion:
     """Judge a trained network by the gate, register it as a version and move the alias if it was accepted."""
     started = time.perf_counter()
+    _calibrate(context, trained)
     tested = evaluate(context, trained.network, trained.trained_on, Split.TEST)
     before = {}
     if trained.parent is not None:
@@ -133,6 +134,13 @@ def register_candidate(context: AdapterContext, trained: Trained) -> AdapterVers
     )
 
 
+def _calibrate(context: AdapterContext, trained: Trained) -> None:
+    """Before the test split is looked at, so that what is measured there is what will be served."""
+    held = [sample for site in trained.trained_on for sample in labelled_samples(context, site, Split.VALIDATION)]
+    context.fill(held, 1, f"{trained.site}: activations")
+    calibrate(trained.network, context.cache, held, track(f"{trained.site}: temperature", len(held)))
+
+
 def _check_experience(context: AdapterContext, site: str, experience: Sequence[Sample], strategy: str) -> None:
     fewest = context.options.plan.minimum_labelled
     if len(experience) < fewest:
@@ -145,25 +153,29 @@ def _check_experience(context: AdapterContext, site: str, experience: Sequence[S
 
 
 def _start(
-    context: AdapterContext, champion: AdapterVersion | None, experience: Sequence[Sample]
+    context: AdapterContext, champion: AdapterVersion | None, samples: Sequence[Sample]
 ) -> tuple[AdaptedNetwork, Importance]:
+    """The network that an update starts from: the champion's, its head grown by new labels where the plan allows it."""
     if champion is None:
-        return context.fresh_network(tuple(label_counts(experience))), {}
-    files = context.registry.adapters.files(champion)
-    return context.network_of(champion), read_importance(files, context.device)
+        return context.fresh_network(tuple(label_counts(samples))), {}
+    unknown = new_labels(champion, samples)
+    if unknown and not context.options.plan.new_classes:
+        raise StreamError(
+            f"labels {list(unknown)} are not among the adapter's classes {list(champion.classes)}; correct the labels, "
+            "or allow new classes with --new-classes"
+        )
+    network = context.network_of(champion)
+    network.grow_head(unknown)
+    return network, read_importance(context.registry.adapters.files(champion), context.device)
 
 
 def _past(context: AdapterContext, champion: AdapterVersion | None) -> list[Sample]:
     sites = champion.trained_on if champion else ()
-    return [sample for site in sites for sample in _labelled(context, site, Split.TRAIN)]
+    return [sample for site in sites for sample in labelled_samples(context, site, Split.TRAIN)]
 
 
 def _outcomes(tested: Tested) -> list[SiteOutcomes]:
     return [outcome for outcome, _ in tested.values()]
-
-
-def _labelled(context: AdapterContext, site: str, split: Split) -> list[Sample]:
-    return context.registry.samples.list(site, split, labelled=True)
 
 
 def _record(context: AdapterContext, trained: Trained, tested: Tested, gate: GateDecision) -> dict[str, Any]:
@@ -182,6 +194,7 @@ def _record(context: AdapterContext, trained: Trained, tested: Tested, gate: Gat
         "validation": {site: score.balanced_accuracy for site, (_, score) in validated.items()},
         "chance": {site: chance_level(outcome.labels) for site, (outcome, _) in tested.items()},
         "gate": asdict(gate),
+        "stay": asdict(trained.stay),
         "memory": [[sample.site, sample.digest] for sample in trained.memory],
         "learnt_batches": batches,
         "replayed": trained.replayed,

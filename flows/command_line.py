@@ -45,6 +45,9 @@ Labels = Annotated[
     Path | None, typer.Option(help="labels.csv of a DICOM folder: sop_instance_uid,label[,site,subject].")
 ]
 Strategy = Annotated[str | None, typer.Option(help="Update strategy; default: the change plan's first.")]
+NewClasses = Annotated[
+    bool, typer.Option("--new-classes", help="Let labels the adapter never saw become classes of it.")
+]
 
 
 @app.command()
@@ -89,6 +92,7 @@ def run(  # noqa: PLR0913 (one parameter per option)
     minimum_labelled: Annotated[
         int, typer.Option(min=1, help="Fewest labelled training samples that may carry an update.")
     ] = 40,
+    new_classes: NewClasses = False,
     margin: Annotated[float, typer.Option(help="Gate: smallest allowed lower bound on a past site.")] = -0.10,
     drop: Annotated[float, typer.Option(help="Gate: largest allowed observed loss on a past site.")] = 0.03,
     seed: Annotated[int, typer.Option(min=0)] = 20260301,
@@ -118,6 +122,7 @@ def run(  # noqa: PLR0913 (one parameter per option)
                 past_site_margin=margin,
                 past_site_drop=drop,
                 minimum_labelled=minimum_labelled,
+                new_classes=new_classes,
                 seed=seed,
             ),
         )
@@ -137,6 +142,7 @@ def ingest(
     adapter: Annotated[
         str | None, typer.Option("--adapter", "-a", help="Hold back labels this adapter never saw.")
     ] = None,
+    new_classes: NewClasses = False,
 ) -> None:
     """Take in files: read, quality gate, de-identify, store once. Running it again stores nothing twice."""
     console = _console()
@@ -146,7 +152,9 @@ def ingest(
     with _progress(console):
         from flows.ingest import ingest as ingest_flow
 
-        summaries = ingest_flow(str(workspace), incoming.source, incoming.labels, names, adapter)
+        summaries = ingest_flow(
+            str(workspace), incoming.source, incoming.labels, names, adapter, new_classes=new_classes
+        )
     for summary in summaries:
         console.print(
             f"{summary.site}: {summary.new} new, {summary.duplicates} already stored, "
@@ -180,6 +188,7 @@ def update(
     workspace: Workspace = HERE,
     site: Annotated[str | None, typer.Option(help="One site; default: all.")] = None,
     strategy: Strategy = None,
+    new_classes: NewClasses = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
 ) -> None:
     """Look, then learn what the verdict says must be learnt; the gate decides what becomes champion."""
@@ -188,7 +197,7 @@ def update(
     with _progress(console):
         from flows.update import update as update_flow
 
-        outcomes = update_flow(str(workspace), adapter, site, strategy)
+        outcomes = update_flow(str(workspace), adapter, site, strategy, new_classes=new_classes)
     for name, outcome in outcomes.items():
         console.print(f"{name}: {outcome}", highlight=False)
 

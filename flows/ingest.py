@@ -13,10 +13,15 @@ from flows.sources import read_source
 from flows.workplace import Workplace, open_workplace
 
 
-def take_in(workspace: str, incoming: Incoming, site: str, adapter: str | None) -> IntakeSummary:
-    """One site's files through quality gate and de-identification into the registry."""
+def take_in(
+    workspace: str, incoming: Incoming, site: str, adapter: str | None, *, new_classes: bool = False
+) -> IntakeSummary:
+    """One site's files through quality gate and de-identification into the registry.
+
+    A label that the adapter never saw is held back, unless `new_classes` or its change plan allows it.
+    """
     with open_workplace(workspace, create=True) as workplace:
-        offer = read_source(incoming, [site], _known_labels(workplace, adapter))
+        offer = read_source(incoming, [site], None if new_classes else _known_labels(workplace, adapter))
         images, held = [], list(offer.problems)
         advance = track(f"{site}: ingest", len(offer.sources))
         for outcome in clean_images(offer.sources, workplace.key):
@@ -32,22 +37,31 @@ def _known_labels(workplace: Workplace, adapter: str | None) -> tuple[str, ...] 
     if adapter is None:
         return None
     try:
-        return workplace.registry.adapters.current(adapter, CHAMPION).classes
+        champion = workplace.registry.adapters.current(adapter, CHAMPION)
     except NotFoundError:
         return None
+    return None if champion.record["options"]["plan"].get("new_classes") else champion.classes
 
 
 @task(name="ingest site", cache_policy=NO_CACHE)
-def ingest_site(workspace: str, incoming: Incoming, site: str, adapter: str | None) -> IntakeSummary:
+def ingest_site(
+    workspace: str, incoming: Incoming, site: str, adapter: str | None, *, new_classes: bool = False
+) -> IntakeSummary:
     """One site's intake as a Prefect task."""
-    return take_in(workspace, incoming, site, adapter)
+    return take_in(workspace, incoming, site, adapter, new_classes=new_classes)
 
 
 @flow(name="ingest", validate_parameters=True)
 def ingest(
-    workspace: str, source: str, labels: str | None = None, sites: list[str] | None = None, adapter: str | None = None
+    workspace: str,
+    source: str,
+    labels: str | None = None,
+    sites: list[str] | None = None,
+    adapter: str | None = None,
+    *,
+    new_classes: bool = False,
 ) -> list[IntakeSummary]:
     """Ingest every site of a manifest or DICOM folder. Running it again stores nothing twice."""
     incoming = Incoming(source, labels)
     names = sites or list(read_source(incoming, []).sites)
-    return [ingest_site(workspace, incoming, site, adapter) for site in names]
+    return [ingest_site(workspace, incoming, site, adapter, new_classes=new_classes) for site in names]

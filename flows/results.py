@@ -11,12 +11,13 @@ from continual.learning import (
     STRATEGIES,
     AdaptedNetwork,
     UpdateRequest,
+    WeightLine,
     importance_of,
     learn,
     read_importance,
 )
 from flows.adapter_context import AdapterContext
-from flows.candidates import evaluate
+from flows.evaluation import evaluate, stay_near
 from flows.memory import choose_memory
 from flows.progress import track
 
@@ -96,8 +97,13 @@ def reference_result(context: AdapterContext, strategy: str, sites: Sequence[str
         fresh = _training(context, site)
         context.fill([*fresh, *memory], context.options.training.views, f"{site}: activations")
         options = replace(context.options.training, seed=context.options.training.seed + position)
-        request = UpdateRequest(strategy, fresh, memory, seen if STRATEGIES[strategy].joint else (), importance)
+        past = seen if STRATEGIES[strategy].joint else ()
+        request = UpdateRequest(strategy, fresh, memory, past, importance, network.classes)
+        network.grow_head(sorted({str(sample.label) for sample in fresh}))
+        line = WeightLine(network)
         learn(network, context.cache, request, options, track(f"reference {strategy}: {site}", options.steps))
+        if STRATEGIES[strategy].stays:
+            stay_near(context, line, network, sites[: position + 1])
         seen = [*seen, *fresh]
         memory = choose_memory(context, [*memory, *fresh])
         if STRATEGIES[strategy].regularises:

@@ -25,9 +25,10 @@ def run(
         say(f"adapter {wanted.adapter} keeps the options of its release: {', '.join(kept)}")
     seconds: dict[str, float] = {"ingest": 0.0, "release": 0.0, "update": 0.0}
     intake, learnt = {}, {}
+    allowed = bool(wanted.options["plan"].get("new_classes"))
     for position, site in enumerate(sites):
         started = time.perf_counter()
-        summary = intake[site] = ingest_site(workspace, incoming, site, wanted.adapter)
+        summary = intake[site] = ingest_site(workspace, incoming, site, wanted.adapter, new_classes=allowed)
         say(
             f"{site}: {summary.new} new, {summary.duplicates} already stored, {summary.quarantined} quarantined"
             + ("" if summary.new else "; nothing ingested twice")
@@ -39,7 +40,9 @@ def run(
             learnt[site] = f"version {number}"
             seconds["release"] += time.perf_counter() - ended
         else:
-            learnt[site] = update_site(workspace, wanted.adapter, site, strategy, LEARN_ON_ANY_SHIFT)
+            learnt[site] = update_site(
+                workspace, wanted.adapter, site, strategy, LEARN_ON_ANY_SHIFT, new_classes=allowed
+            )
             seconds["update"] += time.perf_counter() - ended
         say(f"{site}: {learnt[site]}")
     return {"seconds": seconds, "intake": intake, "learnt": learnt}

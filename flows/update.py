@@ -23,10 +23,11 @@ from flows.adapter_context import (
 )
 from flows.candidates import register_candidate, train_candidate
 from flows.requests import Release
-from flows.windows import look_at_site, new_samples
+from flows.windows import look_at_site, new_labels, new_samples
 from flows.workplace import Workplace, open_workplace
 
 LEARN_ON = (Action.UPDATE, Action.URGENT_UPDATE)
+LEARN_NEW_CLASSES_ON = (*LEARN_ON, Action.NONE, Action.LOG, Action.RECALIBRATE)
 STALE_UPDATE = timedelta(hours=24)
 
 
@@ -96,18 +97,30 @@ def release(workspace: str, site: str, wanted: Release) -> AdapterVersion:
     return version
 
 
-def look_and_learn(workspace: str, adapter: str, site: str, strategy: str | None, learn_on: tuple[Action, ...]) -> str:
-    """Look at a site, then learn it when the verdict's action says so. Returns one word on what happened."""
+def look_and_learn(
+    workspace: str,
+    adapter: str,
+    site: str,
+    strategy: str | None,
+    learn_on: tuple[Action, ...],
+    *,
+    new_classes: bool = False,
+) -> str:
+    """Look at a site, then learn it when the verdict's action says so. Returns one word on what happened.
+
+    A class that the champion does not know is a reason of its own, where `new_classes` or the change plan allows it:
+    no drift is needed, only data that are sound and enough.
+    """
     with open_workplace(workspace) as workplace:
         workplace.registry.updates.reap(STALE_UPDATE)
-        context = context_of(workplace, adapter)
+        context = context_of(workplace, adapter, new_classes=new_classes)
         chosen = strategy or context.options.plan.strategies[0]
         if already_judged(context, site, chosen):
             return "nothing new"
         report = _look(context, workplace, site)
         if report is None:
             return "nothing new"
-        if report.action not in learn_on:
+        if report.action not in learn_on and not _offers_new_classes(context, site, report.action):
             return f"not learnt: {report.verdict.value}, action {report.action.value}"
         version = learn_site(context, site, chosen)
         return f"version {version.number} {version.state.value}"
@@ -116,6 +129,14 @@ def look_and_learn(workspace: str, adapter: str, site: str, strategy: str | None
 def _completed(plan: Mapping[str, Any]) -> dict[str, Any]:
     """The plan of an attempt; one of an older release has the defaults of the options that came since."""
     return {**plan, "options": options_from_record(plan["options"]).as_record()}
+
+
+def _offers_new_classes(context: AdapterContext, site: str, action: Action) -> bool:
+    champion = context.champion()
+    if champion is None or not context.options.plan.new_classes or action not in LEARN_NEW_CLASSES_ON:
+        return False
+    labelled = [sample for sample in new_samples(context, champion, site) if sample.split is Split.TRAIN]
+    return bool(new_labels(champion, labelled))
 
 
 def _look(context: AdapterContext, workplace: Workplace, site: str) -> DriftReport | None:
@@ -134,14 +155,24 @@ def release_adapter(workspace: str, site: str, wanted: Release) -> int:
 
 
 @task(name="update site", cache_policy=NO_CACHE)
-def update_site(workspace: str, adapter: str, site: str, strategy: str | None, learn_on: tuple[Action, ...]) -> str:
+def update_site(
+    workspace: str,
+    adapter: str,
+    site: str,
+    strategy: str | None,
+    learn_on: tuple[Action, ...],
+    *,
+    new_classes: bool = False,
+) -> str:
     """Look and learn as a Prefect task."""
-    return look_and_learn(workspace, adapter, site, strategy, learn_on)
+    return look_and_learn(workspace, adapter, site, strategy, learn_on, new_classes=new_classes)
 
 
 @flow(name="update", validate_parameters=True)
-def update(workspace: str, adapter: str, site: str | None = None, strategy: str | None = None) -> dict[str, str]:
+def update(
+    workspace: str, adapter: str, site: str | None = None, strategy: str | None = None, *, new_classes: bool = False
+) -> dict[str, str]:
     """Update an adapter with one site's new samples, or every site's, where the drift verdict calls for it."""
     with open_workplace(workspace) as workplace:
         sites = [site] if site else list(workplace.registry.samples.sites())
-    return {name: update_site(workspace, adapter, name, strategy, LEARN_ON) for name in sites}
+    return {name: update_site(workspace, adapter, name, strategy, LEARN_ON, new_classes=new_classes) for name in sites}

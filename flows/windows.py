@@ -23,6 +23,11 @@ def new_samples(context: AdapterContext, champion: AdapterVersion | None, site: 
     return [sample for sample in context.registry.samples.list(site) if sample.batch > learnt]
 
 
+def new_labels(champion: AdapterVersion, samples: Sequence[Sample]) -> tuple[str, ...]:
+    """Labels among the samples that the version does not tell apart, in alphabetical order."""
+    return tuple(sorted({sample.label for sample in samples if sample.label is not None} - set(champion.classes)))
+
+
 def look_at_site(context: AdapterContext, champion: AdapterVersion, site: str) -> DriftReport | None:
     """Compare a site's new samples with the champion's reference windows; None when nothing new arrived.
 

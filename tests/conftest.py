@@ -131,7 +131,12 @@ class Champion:
 
         samples = self.bench.samples
         return UpdateRequest(
-            strategy, samples["south", Split.TRAIN], self.memory, samples["north", Split.TRAIN], self.importance
+            strategy,
+            samples["south", Split.TRAIN],
+            self.memory,
+            samples["north", Split.TRAIN],
+            self.importance,
+            CLASSES,
         )
 
 

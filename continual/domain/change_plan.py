@@ -42,6 +42,8 @@ class ChangePlan:
     """A larger share of quarantined images is a `data_fault`."""
     minimum_labelled: int = 40
     """Fewer labelled training samples than this cannot carry an update."""
+    new_classes: bool = False
+    """Whether a label that the adapter never saw grows its head; otherwise it is held back as a likely error."""
     seed: int = 20260301
 
     def __post_init__(self) -> None:

@@ -92,7 +92,7 @@ def _label(text: str, known_labels: Collection[str] | None) -> str | None:
     if text and known_labels is not None and text not in known_labels:
         raise _RowError(
             f"label {text!r} was never seen by this adapter; known: {', '.join(sorted(known_labels)) or 'none'}; "
-            "correct it; a new class needs a new adapter"
+            "correct it, or allow new classes with --new-classes"
         )
     return text or None
 

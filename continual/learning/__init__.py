@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from continual.learning.adapter_files import network_record, read_adapter, read_importance, write_adapter
     from continual.learning.backbones import BackboneWeights, build_network, resolve_backbone, weights_from_bytes
     from continual.learning.cached_files import cached_digests, forget_activations
+    from continual.learning.calibration import calibrate, fit_temperature
     from continual.learning.devices import bound_threads, choose_device
     from continual.learning.environment import training_environment
     from continual.learning.evaluation import SiteScore, probabilities, site_outcomes
-    from continual.learning.learner import TrainingOptions, UpdateRequest, importance_of, learn
+    from continual.learning.interpolation import WeightLine
+    from continual.learning.learner import UpdateRequest, importance_of, learn
+    from continual.learning.loop import TrainingOptions
     from continual.learning.memory import POLICIES, Candidates, Capacity, policy_named, select_memory
     from continual.learning.network import AdaptedNetwork, LoraShape, check_image_size, first_tuned_block
     from continual.learning.predictor import Predictor, load_predictor
@@ -40,15 +43,18 @@ _HOMES = {
     "Predictor": "predictor",
     "STRATEGIES": "strategies",
     "SiteScore": "evaluation",
-    "TrainingOptions": "learner",
+    "TrainingOptions": "loop",
     "UpdateRequest": "learner",
+    "WeightLine": "interpolation",
     "bound_threads": "devices",
+    "calibrate": "calibration",
     "build_network": "backbones",
     "cached_digests": "cached_files",
     "choose_device": "devices",
     "check_image_size": "network",
     "first_tuned_block": "network",
     "forget_activations": "cached_files",
+    "fit_temperature": "calibration",
     "importance_of": "learner",
     "learn": "learner",
     "load_predictor": "predictor",
@@ -81,12 +87,15 @@ __all__ = [
     "SiteScore",
     "TrainingOptions",
     "UpdateRequest",
+    "WeightLine",
     "bound_threads",
     "build_network",
     "cached_digests",
+    "calibrate",
     "check_image_size",
     "choose_device",
     "first_tuned_block",
+    "fit_temperature",
     "forget_activations",
     "importance_of",
     "learn",

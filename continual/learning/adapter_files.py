@@ -18,6 +18,7 @@ from torch import Tensor
 
 from continual.domain.errors import AdapterMismatchError
 from continual.learning.backbones import BackboneWeights, build_network
+from continual.learning.calibration import COLDEST, HOTTEST
 from continual.learning.model_card import model_card
 from continual.learning.network import AdaptedNetwork, LoraShape, embed_prefix
 from continual.learning.views import standardise
@@ -65,6 +66,7 @@ def network_record(network: AdaptedNetwork, weights: BackboneWeights, image_size
         "lora_rank": network.shape.rank,
         "lora_alpha": network.shape.alpha,
         "lora_blocks": network.shape.blocks,
+        "temperature": network.temperature,
         "trainable_parameters": sum(weight.numel() for weight in network.trainable().values()),
         "trainable_share": network.trainable_share(),
     }
@@ -73,8 +75,8 @@ def network_record(network: AdaptedNetwork, weights: BackboneWeights, image_size
 def read_adapter(weights: BackboneWeights, files: Mapping[str, bytes], device: torch.device) -> AdaptedNetwork:
     """The network of a stored version, proved alive.
 
-    Raises AdapterMismatchError when the backbone is another, a file is missing, weights do not fit, or golden outputs
-    differ.
+    A version from before there were temperatures reads as 1. Raises AdapterMismatchError when the backbone is another,
+    a file is missing, weights do not fit, the temperature is out of bounds, or golden outputs differ.
     """
     absent = {ADAPTER_WEIGHTS, HEAD_WEIGHTS, GOLDEN_OUTPUTS, RECORD} - set(files)
     if absent:
@@ -87,6 +89,7 @@ def read_adapter(weights: BackboneWeights, files: Mapping[str, bytes], device: t
         )
     lora = LoraShape(shape["lora_rank"], shape["lora_alpha"], shape["lora_blocks"])
     network = AdaptedNetwork(build_network(weights), lora, shape["classes"])
+    network.temperature = _temperature(shape)
     _load_weights(network, files)
     network.to(device).eval()
     _prove_alive(network, files, shape["image_size"])
@@ -116,6 +119,15 @@ def _golden_pixels() -> list[np.ndarray]:
         waves = [np.outer(np.sin(number * across + shift), np.cos((number + 1) * across)) for shift in (0, 1, 2)]
         fields.append(((np.stack(waves, axis=2) + 1) * 127.5).astype(np.uint8))
     return fields
+
+
+def _temperature(shape: Mapping[str, Any]) -> float:
+    found = shape.get("temperature", 1.0)
+    if not isinstance(found, int | float) or not COLDEST <= found <= HOTTEST:
+        raise AdapterMismatchError(
+            f"the version's temperature is {found!r}, must lie between {COLDEST} and {HOTTEST}; restore its {RECORD}"
+        )
+    return float(found)
 
 
 def _load_weights(network: AdaptedNetwork, files: Mapping[str, bytes]) -> None:

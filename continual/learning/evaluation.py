@@ -28,10 +28,10 @@ class SiteScore:
 
 
 @torch.inference_mode()
-def probabilities(
+def class_scores(
     network: AdaptedNetwork, cache: ActivationCache, digests: Sequence[str], progress: Callable[[int], None]
 ) -> Float[np.ndarray, "image klass"]:
-    """Class probabilities of cached images (view 0), rows in the order given, summing to 1."""
+    """Class scores (logits, before the temperature) of cached images (view 0), rows in the order given."""
     network.eval()
     device = next(network.parameters()).device
     rows = [np.empty((0, len(network.classes)), dtype=np.float32)]
@@ -40,9 +40,18 @@ def probabilities(
         tokens = torch.from_numpy(np.stack([cache.tokens(digest, 0) for digest in batch])).float()
         with mixed_precision(device):
             scores = network(tokens.to(device))
-        rows.append(scores.float().softmax(dim=1).cpu().numpy())
+        rows.append(scores.float().cpu().numpy())
         progress(len(batch))
     return np.concatenate(rows)
+
+
+def probabilities(
+    network: AdaptedNetwork, cache: ActivationCache, digests: Sequence[str], progress: Callable[[int], None]
+) -> Float[np.ndarray, "image klass"]:
+    """Class probabilities of cached images (view 0) at the network's temperature, in the order given, summing to 1."""
+    scores = torch.from_numpy(class_scores(network, cache, digests, progress))
+    calibrated: Float[np.ndarray, "image klass"] = network.calibrated(scores).numpy()
+    return calibrated
 
 
 def site_outcomes(

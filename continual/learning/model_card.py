@@ -28,6 +28,7 @@ LoRA rank {network["lora_rank"]} in the last {network["lora_blocks"]} blocks of 
 - Learnt, in this order: {", ".join(record.get("trained_on", []))}
 - Strategy: {record.get("strategy", "")}; parent version: {record.get("parent") or "none"}
 - Trainable: {network["trainable_parameters"]} parameters, {100 * network["trainable_share"]:.2f} % of the backbone
+- Temperature of its probabilities: {network.get("temperature", 1.0):.3f}
 - Gate: {"accepted" if gate.get("accepted") else "not accepted"}
 
 | site (frozen test split) | balanced accuracy | calibration error | samples |

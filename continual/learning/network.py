@@ -78,13 +78,15 @@ def finish_features(
 class AdaptedNetwork(nn.Module):
     """Tokens at the split in, class scores (logits) out. Only LoRA weights and the head have gradients.
 
-    The given network gets LoRA layers in place: build a fresh one for each adapter.
+    The given network gets LoRA layers in place: build a fresh one for each adapter. `temperature`, above 0, divides the
+    scores wherever probabilities are told; training and golden outputs never see it.
     """
 
     def __init__(self, network: VisionTransformer, shape: LoraShape, classes: Sequence[str]) -> None:
         super().__init__()
         self.shape = shape
         self.classes = tuple(classes)
+        self.temperature = 1.0
         self.split = first_tuned_block(network, shape)
         self.peft = get_peft_model(network, lora_configuration(network, shape))
         self.head = nn.Linear(2 * network.embed_dim, len(self.classes))
@@ -107,6 +109,28 @@ class AdaptedNetwork(nn.Module):
         """Class scores before softmax."""
         scores: Tensor = self.head(self.features(tokens))
         return scores
+
+    def calibrated(self, scores: Float[Tensor, "image klass"]) -> Float[Tensor, "image klass"]:
+        """Probabilities of class scores at the network's temperature (Guo et al. 2017); classes keep their order."""
+        return (scores / self.temperature).softmax(dim=1)
+
+    def grow_head(self, classes: Sequence[str]) -> None:
+        """Append classes that it does not have yet, in the order given; the old classes' rows stay bit for bit.
+
+        New rows start at zero, as all did: a new class then scores 0, and as trained scores lie around 0, some old
+        class stays above it until it is learnt.
+        """
+        added = [name for name in dict.fromkeys(classes) if name not in self.classes]
+        if not added:
+            return
+        old = self.head
+        grown = nn.Linear(old.in_features, len(self.classes) + len(added), device=old.weight.device)
+        with torch.no_grad():
+            for part, before in ((grown.weight, old.weight), (grown.bias, old.bias)):
+                part.zero_()
+                part[: len(before)] = before
+        self.head = grown
+        self.classes = (*self.classes, *added)
 
     def train(self, mode: bool = True) -> "AdaptedNetwork":
         """Only the head ever enters train mode: the backbone's dropout and statistics stay as released."""

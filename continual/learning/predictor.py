@@ -25,11 +25,12 @@ class Predictor:
 
     @torch.inference_mode()
     def predict(self, pixels: UInt8[np.ndarray, "height width 3"]) -> dict[str, float]:
-        """Probability per class, summing to 1."""
+        """Probability per class at the version's temperature, summing to 1."""
         device = next(self._network.parameters()).device
         image = standardise(pixels, self._image_size)[None].to(device)
-        scores = self._network(embed_prefix(self._network.vision, image, self._network.split)).softmax(dim=1)[0]
-        return {name: float(value) for name, value in zip(self.classes, scores.tolist(), strict=True)}
+        scores = self._network(embed_prefix(self._network.vision, image, self._network.split))
+        answer = self._network.calibrated(scores)[0].tolist()
+        return {name: float(value) for name, value in zip(self.classes, answer, strict=True)}
 
 
 def load_predictor(backbone: bytes | Path, files: Mapping[str, bytes], device: str = "cpu") -> Predictor:

@@ -33,20 +33,25 @@ class Draw:
     target: int
 
 
-class DrawnDataset(Dataset[tuple[Tensor, int]]):
-    """Draws as (tokens, target) pairs, read from the cache when asked for and never kept."""
+class DrawnDataset(Dataset[tuple[Tensor, int, int]]):
+    """Draws as (tokens, target, number of the draw), read from the cache when asked for and never kept.
 
-    def __init__(self, draws: Sequence[Draw], cache: ActivationCache) -> None:
+    Numbers run on from `first`, so that in one update every draw, new or replayed, has a number of its own.
+    """
+
+    def __init__(self, draws: Sequence[Draw], cache: ActivationCache, first: int = 0) -> None:
         self._draws = tuple(draws)
         self._cache = cache
+        self._first = first
         self.targets = [draw.target for draw in self._draws]
 
     def __len__(self) -> int:
         return len(self._draws)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
         draw = self._draws[index]
-        return torch.from_numpy(self._cache.tokens(draw.digest, draw.view)).float(), draw.target
+        tokens = torch.from_numpy(self._cache.tokens(draw.digest, draw.view)).float()
+        return tokens, draw.target, self._first + index
 
 
 def balanced_draws(
@@ -75,9 +80,9 @@ def balanced_draws(
     )
 
 
-def as_dataset(draws: Sequence[Draw], cache: ActivationCache) -> Any:
-    """The draws as Avalanche's task-aware dataset with task label 0 (its LwF ignores any other label)."""
-    dataset = DrawnDataset(draws, cache)
+def as_dataset(draws: Sequence[Draw], cache: ActivationCache, first: int = 0) -> Any:
+    """The draws, numbered from `first`, as Avalanche's task-aware dataset with task label 0."""
+    dataset = DrawnDataset(draws, cache, first)
     return _make_taskaware_classification_dataset(dataset, targets=dataset.targets, task_labels=0)
 
 

@@ -11,13 +11,16 @@ import pytest
 import torch
 from avalanche.core import SupervisedPlugin
 
+from continual.domain.errors import StreamError
 from continual.domain.samples import Split
 from continual.learning import STRATEGIES, AdaptedNetwork, UpdateRequest, probabilities, read_adapter, write_adapter
 from continual.learning.strategies import StrategyContext
+from continual.learning.strategies.tuning import depth_of
 
 NAMES = list(STRATEGIES)
 REPLAYING = [name for name, strategy in STRATEGIES.items() if strategy.replays]
 REGULARISING = [name for name, strategy in STRATEGIES.items() if strategy.regularises]
+DISTILLING = [name for name, strategy in STRATEGIES.items() if strategy.distils]
 JOINT = [name for name, strategy in STRATEGIES.items() if strategy.joint]
 
 
@@ -66,10 +69,24 @@ def _accuracy(toy, network, site):
     return toy.score(network, site).balanced_accuracy
 
 
+def _tuned(name, network):
+    """Names of the weights that the strategy's tuning mode ever lets learn."""
+    blocks = len(network.vision.blocks)
+    depths = {weight: depth_of(weight, blocks) for weight in network.trainable()}
+    deepest = max(depths.values())
+    return {weight for weight, depth in depths.items() if STRATEGIES[name].tuning.opening(depth, deepest) < 1}
+
+
+def _answers(toy, network):
+    digests = [sample.digest for site in ("north", "south") for sample in toy.samples[site, Split.TEST]]
+    return probabilities(network, toy.cache, digests, lambda _n: None)
+
+
 def test_every_name_is_its_key_and_every_strategy_says_what_it_does():
     assert all(name == strategy.name and strategy.summary for name, strategy in STRATEGIES.items())
     assert REPLAYING
     assert REGULARISING
+    assert DISTILLING
     assert JOINT
 
 
@@ -104,23 +121,35 @@ def test_a_learnt_adapter_survives_being_written_and_read_exactly(toy, update_of
     network = update_of(name).network
     files = write_adapter(network, {}, toy.record(network))
     read = read_adapter(toy.weights, files, torch.device("cpu"))
-    digests = [sample.digest for site in ("north", "south") for sample in toy.samples[site, Split.TEST]]
-    before, after = (probabilities(some, toy.cache, digests, lambda _n: None) for some in (network, read))
-    assert np.array_equal(before, after)
+    assert np.array_equal(_answers(toy, network), _answers(toy, read))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_frozen_weight_ever_changes_and_every_trainable_one_does(champion, update_of, name):
-    before, network = champion.network().state_dict(), update_of(name).network
-    trainable, after = set(network.trainable()), network.state_dict()
+def test_a_second_identical_update_changes_little(toy, champion, update_of, name):
+    first, again = update_of(name).network, champion.network()
+    again.load_state_dict(first.state_dict())
+    toy.learn(again, champion.request(name))
+    before, after = _answers(toy, first), _answers(toy, again)
+    assert (before.argmax(axis=1) == after.argmax(axis=1)).mean() > 0.9
+    assert _accuracy(toy, again, "south") > 0.8
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_frozen_weight_or_buffer_ever_changes_and_every_tuned_one_does(champion, update_of, name):
+    start, network = champion.network(), update_of(name).network
+    before, after = ({**dict(some.named_parameters()), **dict(some.named_buffers())} for some in (start, network))
     assert set(before) == set(after)
-    assert {key for key in after if not torch.equal(before[key], after[key])} == trainable
+    assert {key for key in after if not torch.equal(before[key], after[key])} == _tuned(name, network)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_optimizer_holds_the_trainable_parameters_and_no_other(update_of, name):
-    update = update_of(name)
-    assert update.witness.held == {id(weight) for weight in update.network.trainable().values()}
+def test_the_optimizer_holds_the_tuned_parameters_and_no_other(update_of, name):
+    update, tuned = update_of(name), _tuned(name, update_of(name).network)
+    weights = {key: weight for key, weight in update.network.named_parameters() if weight.requires_grad}
+    # A tuning mode ends with its update: what the next one may change is whole again.
+    assert set(weights) == {key for key in weights if key.startswith("head.") or ".lora_" in key}
+    assert any(".lora_" in key for key in weights)
+    assert update.witness.held == {id(weight) for key, weight in weights.items() if key in tuned}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -161,6 +190,39 @@ def test_a_regulariser_adds_nothing_at_the_champion_and_something_away_from_it(c
         for weight in network.trainable().values():
             weight.add_(0.01)
     assert added() > 0
+
+
+@pytest.mark.parametrize("name", DISTILLING)
+def test_a_distilling_strategy_differs_from_its_plain_twin_by_distillation_alone(toy, champion, name):
+    plain = "replay" if STRATEGIES[name].replays else "naive"
+    twin, silent, taught = (
+        toy.learn(champion.network(), champion.request(some), steps=8, distillation=strength).state_dict()
+        for some, strength in ((plain, 1.0), (name, 0.0), (name, 1.0))
+    )
+    assert all(torch.equal(twin[key], silent[key]) for key in twin)
+    assert not all(torch.equal(twin[key], taught[key]) for key in twin)
+
+
+@pytest.mark.parametrize("name", DISTILLING)
+def test_distillation_keeps_the_network_nearer_to_what_the_champion_said(toy, champion, name):
+    """On the memory for a strategy that replays; on the new site, where the champion errs, for one that does not."""
+    network = champion.network()
+    samples = champion.memory if STRATEGIES[name].replays else toy.samples["south", Split.TRAIN]
+    digests = [sample.digest for sample in samples]
+    said = np.log(probabilities(network, toy.cache, digests, lambda _n: None))
+
+    def apart(strength: float) -> float:
+        learnt = toy.learn(champion.network(), champion.request(name), distillation=strength)
+        now = np.log(probabilities(learnt, toy.cache, digests, lambda _n: None))
+        return float((np.exp(said) * (said - now)).sum(axis=1).mean())
+
+    assert apart(20.0) < 0.7 * apart(0.0)
+
+
+@pytest.mark.parametrize("name", DISTILLING)
+def test_a_distilling_strategy_refuses_a_past_whose_classes_it_is_not_told(toy, champion, name):
+    with pytest.raises(StreamError, match="names 0 classes that it was taught; pass the champion's classes"):
+        toy.learn(champion.network(), replace(champion.request(name), taught=()), steps=2)
 
 
 @pytest.mark.parametrize("name", REPLAYING)

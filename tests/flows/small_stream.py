@@ -57,7 +57,7 @@ def write_cells(folder: Path, site: str, subjects: Sequence[str], seed: int) -> 
     (folder / site).mkdir(parents=True, exist_ok=True)
     rows = []
     for number, subject in enumerate(subjects):
-        label = sorted(COLOURS)[number % 2]
+        label = sorted(COLOURS)[number % len(COLOURS)]
         for view in (1, 2):
             path = f"{site}/{seed}-{number:03d}-{view}.png"
             Image.fromarray(draw_cell(site, label, random)).save(folder / path)
@@ -112,12 +112,14 @@ class Desk:
     def workspace(self) -> str:
         return str(self.folder / "workspace")
 
-    def take_in(self, rows: list[Row], site: str, adapter: str | None = None) -> IntakeSummary:
+    def take_in(
+        self, rows: list[Row], site: str, adapter: str | None = None, *, new_classes: bool = False
+    ) -> IntakeSummary:
         from flows.ingest import take_in
         from flows.requests import Incoming
 
         manifest = write_manifest(self.folder / "manifest.csv", rows)
-        return take_in(self.workspace, Incoming(str(manifest)), site, adapter)
+        return take_in(self.workspace, Incoming(str(manifest)), site, adapter, new_classes=new_classes)
 
     def cells(self, site: str, subjects: tuple[str, ...] = SUBJECTS, seed: int = 1) -> list[Row]:
         """Pictures of the subjects, two each, written beside the manifest."""
@@ -133,12 +135,12 @@ class Desk:
         backbone = write_backbone(self.folder / "backbone.safetensors")
         return release(self.workspace, "first", Release(ADAPTER, str(backbone), None, options.as_record())).state.value
 
-    def learn(self, site: str) -> str:
+    def learn(self, site: str, *, strategy: str | None = None, new_classes: bool = False) -> str:
         """Look at a site and learn any shift; what happened, in words."""
         from flows.run import LEARN_ON_ANY_SHIFT
         from flows.update import look_and_learn
 
-        return look_and_learn(self.workspace, ADAPTER, site, None, LEARN_ON_ANY_SHIFT)
+        return look_and_learn(self.workspace, ADAPTER, site, strategy, LEARN_ON_ANY_SHIFT, new_classes=new_classes)
 
     def registry(self) -> Registry:
         """The workspace's registry, to be closed by the caller."""

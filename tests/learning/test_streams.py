@@ -9,7 +9,7 @@ import torch
 
 from continual.domain.errors import StreamError
 from continual.domain.samples import Sample, Split
-from continual.learning.streams import RARE_CLASS_BOOST, as_experience, balanced_draws
+from continual.learning.streams import RARE_CLASS_BOOST, as_dataset, as_experience, balanced_draws
 
 CLASSES = ("x", "y")
 
@@ -79,6 +79,7 @@ def test_an_experience_hands_over_cached_tokens_under_task_zero(toy):
     experience = as_experience(draws, toy.cache)
     assert experience.task_label == 0
     assert len(experience.dataset) == 6
-    for draw, (tokens, target, task) in zip(draws, experience.dataset, strict=True):
+    for place, (draw, (tokens, target, number, task)) in enumerate(zip(draws, experience.dataset, strict=True)):
         assert np.array_equal(tokens.numpy(), toy.cache.tokens(draw.digest, draw.view).astype(np.float32))
-        assert (tokens.dtype, target, task) == (torch.float32, draw.target, 0)
+        assert (tokens.dtype, target, number, task) == (torch.float32, draw.target, place, 0)
+    assert [number for _, _, number, _ in as_dataset(draws, toy.cache, first=10)] == list(range(10, 16))

@@ -22,7 +22,7 @@ class ElasticWeightConsolidation(SupervisedPlugin):  # type: ignore[misc]  # Ava
 
     def __init__(self, importance: Importance, anchor: Mapping[str, Tensor], strength: float) -> None:
         super().__init__()
-        self._importance = importance
+        self._importance = {name: _fitted(value, anchor[name]) for name, value in importance.items() if name in anchor}
         self._anchor = anchor
         self._strength = strength
 
@@ -38,6 +38,12 @@ class ElasticWeightConsolidation(SupervisedPlugin):  # type: ignore[misc]  # Ava
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ARG002 (Avalanche's signature)
         """Avalanche calls this between the loss and its gradient."""
         strategy.loss += self.penalty(strategy.model)
+
+
+def _fitted(importance: Tensor, weight: Tensor) -> Tensor:
+    """Importance of a head that has grown since: nothing is known of the new rows, so nothing holds them."""
+    missing = len(weight) - len(importance)
+    return torch.cat([importance, importance.new_zeros(missing, *importance.shape[1:])]) if missing else importance
 
 
 def measure_importance(
@@ -65,4 +71,4 @@ def ewc_plugins(context: StrategyContext) -> Sequence[SupervisedPlugin]:
     return (ElasticWeightConsolidation(context.importance, context.anchor, context.regularisation),)
 
 
-EWC = Strategy("ewc", "weights that mattered stay near the champion's", ewc_plugins, regularises=True)
+EWC = Strategy("ewc", "weights that mattered stay near the champion's", ewc_plugins, regularises=True, stays=True)

@@ -37,4 +37,4 @@ def replay_plugins(context: StrategyContext) -> Sequence[SupervisedPlugin]:
     return (ReplayPlugin(policy.max_size, batch_size=half, batch_size_mem=half, storage_policy=policy),)
 
 
-REPLAY = Strategy("replay", "half of each batch from a small memory", replay_plugins, replays=True)
+REPLAY = Strategy("replay", "half of each batch from a small memory", replay_plugins, replays=True, stays=True)

@@ -13,4 +13,6 @@ def _plugins(context: StrategyContext) -> Sequence[SupervisedPlugin]:
     return (*replay_plugins(context), *ewc_plugins(context))
 
 
-REPLAY_EWC = Strategy("replay_ewc", "replay and weight consolidation", _plugins, replays=True, regularises=True)
+REPLAY_EWC = Strategy(
+    "replay_ewc", "replay and weight consolidation", _plugins, replays=True, regularises=True, stays=True
+)

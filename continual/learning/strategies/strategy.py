@@ -7,6 +7,9 @@ from typing import Any
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
+from continual.learning.strategies.tuning import WHOLE, Tuning
+from continual.learning.teacher import Teacher
+
 Importance = Mapping[str, Tensor]
 """Diagonal Fisher information per trainable parameter, by parameter name, never negative."""
 
@@ -15,7 +18,8 @@ Importance = Mapping[str, Tensor]
 class StrategyContext:
     """What the loop knows when plugins are made; each is None where there is no past yet.
 
-    `memory` is an Avalanche dataset of replayed draws; `anchor` holds the champion's trainable weights.
+    `memory` is an Avalanche dataset of replayed draws; `anchor` holds the champion's trainable weights; `teacher` what
+    the champion said of every draw. `regularisation` and `distillation` scale the terms that are added to the loss.
     """
 
     memory: Any | None
@@ -23,15 +27,24 @@ class StrategyContext:
     anchor: Mapping[str, Tensor] | None
     batch_size: int
     regularisation: float
+    teacher: Teacher | None = None
+    distillation: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """One way to update. `replays` asks for a replay memory, `joint` for every past training image (upper bound)."""
+    """One way to update. `replays` asks for a replay memory, `joint` for every past training image (upper bound).
+
+    `regularises` asks for the champion's importance, `distils` for what the champion said of every draw; `tuning` says
+    which weights learn, `stays` that a candidate may end between the champion and what was learnt.
+    """
 
     name: str
     summary: str
     plugins: Callable[[StrategyContext], Sequence[SupervisedPlugin]]
     replays: bool = False
     regularises: bool = False
+    distils: bool = False
     joint: bool = False
+    stays: bool = False
+    tuning: Tuning = WHOLE

@@ -1,0 +1,80 @@
+"""Distillation terms: the network under training is held to what the champion said of the same image and view.
+
+The champion looked at all patches, a training step at some of them: the terms teach the part to say what the whole
+said. Every term takes scores of shape (image, class) or, for dense outputs, (image, class, ...position).
+"""
+
+from typing import Any
+
+import torch
+from avalanche.core import SupervisedPlugin
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+from continual.learning.teacher import Teacher
+
+SOFTENING = 2.0
+"""Temperature at which champion and network are compared (Li & Hoiem 2016)."""
+
+Scores = Float[Tensor, "image klass *position"]
+Targets = Int[Tensor, "image *position"]
+Numbers = Int[Tensor, "image"]
+
+
+def divergence(scores: Scores, said: Scores) -> Float[Tensor, "image *position"]:
+    """Kullback-Leibler divergence of the network from the champion at temperature 2, times 4 (Hinton et al. 2015)."""
+    wanted, found = log_softmax(said / SOFTENING, dim=1), log_softmax(scores / SOFTENING, dim=1)
+    return SOFTENING**2 * (wanted.exp() * (wanted - found)).sum(dim=1)
+
+
+def belief(said: Scores, targets: Targets) -> Float[Tensor, "image *position"]:
+    """The champion's probability of the true class, in [0, 1]; 1 for a class it never heard of.
+
+    Where the champion denies the label, what it says is an error to be unlearnt and not knowledge to be kept. Of a new
+    class it can only say which old one it resembles, which contradicts no label (Li & Hoiem's own case).
+    """
+    known = said.shape[1]
+    place = targets.clamp(0, known - 1).unsqueeze(1)
+    found = said.softmax(dim=1).gather(1, place).squeeze(1)
+    return torch.where(targets < known, found, torch.ones_like(found))
+
+
+class Distillation(SupervisedPlugin):  # type: ignore[misc]  # Avalanche ships no types
+    """Adds strength x mean divergence to every batch's loss: replayed draws in full, new ones by the belief in them."""
+
+    def __init__(self, teacher: Teacher, strength: float) -> None:
+        super().__init__()
+        self._teacher = teacher
+        self._strength = strength
+
+    def penalty(self, scores: Scores, targets: Targets, numbers: Numbers) -> Float[Tensor, ""]:
+        """The term that is added; zero only where the network still says what the champion said."""
+        said = self._teacher.said(numbers)
+        apart = divergence(scores[:, : self._teacher.classes], said)
+        replayed = self._teacher.replayed(numbers).reshape(-1, *(1,) * (apart.ndim - 1))
+        weight = torch.where(replayed, torch.ones_like(apart), belief(said, targets))
+        return self._strength * (weight * apart).mean()
+
+    def before_backward(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ARG002 (Avalanche's signature)
+        """Avalanche calls this between the loss and its gradient."""
+        strategy.loss += self.penalty(strategy.mb_output, strategy.mb_y, strategy.mbatch[2])
+
+
+class ScoreMatching(SupervisedPlugin):  # type: ignore[misc]  # Avalanche ships no types
+    """Adds strength x mean squared distance of the scores to the champion's, on replayed draws only."""
+
+    def __init__(self, teacher: Teacher, strength: float) -> None:
+        super().__init__()
+        self._teacher = teacher
+        self._strength = strength
+
+    def penalty(self, scores: Scores, numbers: Numbers) -> Float[Tensor, ""]:
+        """The term that is added; zero where no draw is replayed or the scores are still the champion's."""
+        apart = (scores[:, : self._teacher.classes] - self._teacher.said(numbers)).square()
+        kept = apart[self._teacher.replayed(numbers)]
+        return self._strength * kept.mean() if len(kept) else 0.0 * apart.sum()
+
+    def before_backward(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ARG002 (Avalanche's signature)
+        """Avalanche calls this between the loss and its gradient."""
+        strategy.loss += self.penalty(strategy.mb_output, strategy.mbatch[2])

@@ -1,0 +1,67 @@
+"""The champion as a teacher: what it says of every draw of an update, asked once before the first step.
+
+The network that an update starts from IS the champion, so asking it then is exact and no second copy of the backbone is
+held. Knows networks and cached activations; knows nothing of what the answers are used for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from continual.learning.activations import ActivationCache
+from continual.learning.devices import mixed_precision
+from continual.learning.network import AdaptedNetwork
+from continual.learning.streams import Draw
+
+TEACHING_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Teacher:
+    """Class scores (logits) of the champion per draw, for the classes it knew: the first ones of the network.
+
+    Draws are numbered: those of the new experience first, `fresh` in all, then the replayed ones. `rows` says which row
+    of `scores` belongs to a draw; draws of one image and view share a row.
+    """
+
+    scores: Float[Tensor, "row klass *position"]
+    rows: Int[Tensor, "draw"]
+    fresh: int
+
+    @property
+    def classes(self) -> int:
+        """How many classes the champion told apart."""
+        return self.scores.shape[1]
+
+    def said(self, draws: Int[Tensor, "image"]) -> Float[Tensor, "image klass *position"]:
+        """What the champion said of the draws with these numbers."""
+        return self.scores[self.rows[draws]]
+
+    def replayed(self, draws: Int[Tensor, "image"]) -> Bool[Tensor, "image"]:
+        """Which of the draws with these numbers come from the memory."""
+        return draws >= self.fresh
+
+
+@torch.no_grad()
+def ask_teacher(
+    network: AdaptedNetwork, cache: ActivationCache, fresh: Sequence[Draw], replayed: Sequence[Draw], classes: int
+) -> Teacher:
+    """Ask the network, as it stands, once for each distinct image and view; it looks at all patches, in eval mode.
+
+    Only the scores of its first `classes` classes are kept: the champion never heard of the others.
+    """
+    network.eval()
+    device = next(network.parameters()).device
+    asked = [(draw.digest, draw.view) for draw in (*fresh, *replayed)]
+    row_of = {key: row for row, key in enumerate(dict.fromkeys(asked))}
+    distinct, parts = list(row_of), []
+    for start in range(0, len(distinct), TEACHING_BATCH):
+        batch = [cache.tokens(digest, view) for digest, view in distinct[start : start + TEACHING_BATCH]]
+        with mixed_precision(device):
+            parts.append(network(torch.from_numpy(np.stack(batch)).float().to(device))[:, :classes].float())
+    rows = torch.tensor([row_of[key] for key in asked], device=device)
+    return Teacher(torch.cat(parts), rows, len(fresh))
