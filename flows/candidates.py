@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from continual.domain.adapters import CHAMPION, AdapterVersion, GateDecision, SiteOutcomes, VersionDraft
@@ -49,7 +49,7 @@ class Trained:
     learn_seconds: float
     replayed: int = 0
     past: int = 0
-    stay: Stay = Stay()
+    stay: Stay = field(default_factory=Stay)
 
     @property
     def trained_on(self) -> tuple[str, ...]:
