@@ -1,25 +1,18 @@
 """The outcome of a stream as plain JSON: result matrix, derived scores, verdicts, versions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from continual.domain.adapters import AdapterState, AdapterVersion
 from continual.domain.metrics import BALANCED_ACCURACY, chance_level, summarise
 from continual.domain.samples import Sample, Split
 from continual.learning import (
-    STRATEGIES,
     AdaptedNetwork,
-    UpdateRequest,
-    WeightLine,
-    importance_of,
-    learn,
     read_importance,
 )
 from flows.adapter_context import AdapterContext
-from flows.evaluation import evaluate, stay_near
-from flows.memory import choose_memory
-from flows.progress import track
+from flows.evaluation import evaluate
+from flows.stream_runs import Start, run_strategy
 
 
 def matrix_row(context: AdapterContext, network: AdaptedNetwork, sites: Sequence[str]) -> dict[str, float]:
@@ -88,30 +81,10 @@ def derived_scores(service: Sequence[Sequence[float]], sites: Sequence[str], cha
 def reference_result(context: AdapterContext, strategy: str, sites: Sequence[str]) -> dict[str, Any]:
     """The same stream under another strategy, from the same release version; nothing is registered."""
     release = context.registry.adapters.get(context.name, 1)
-    network = context.network_of(release)
     importance = read_importance(context.registry.adapters.files(release), context.device)
-    seen = _training(context, sites[0])
-    memory = choose_memory(context, seen)
-    rows = [version_row(context, release, sites)]
-    for position, site in enumerate(sites[1:], start=1):
-        fresh = _training(context, site)
-        context.fill([*fresh, *memory], context.options.training.views, f"{site}: activations")
-        options = replace(context.options.training, seed=context.options.training.seed + position)
-        past = seen if STRATEGIES[strategy].joint else ()
-        request = UpdateRequest(strategy, fresh, memory, past, importance, network.classes)
-        network.grow_head(sorted({str(sample.label) for sample in fresh}))
-        line = WeightLine(network)
-        learn(network, context.cache, request, options, track(f"reference {strategy}: {site}", options.steps))
-        if STRATEGIES[strategy].stays:
-            stay_near(context, line, network, sites[: position + 1])
-        seen = [*seen, *fresh]
-        memory = choose_memory(context, [*memory, *fresh])
-        if STRATEGIES[strategy].regularises:
-            importance = importance_of(network, context.cache, memory, lambda _done: None)
-        rows.append(matrix_row(context, network, sites))
+    run = run_strategy(context, strategy, sites, Start(context.network_of(release), importance))
     chance = [chance_level(_labels(context, site)) for site in sites]
-    matrix = [[row[site] for site in sites] for row in rows]
-    return {"result_matrix": matrix, **derived_scores(matrix, sites, chance)}
+    return {"result_matrix": run.matrix, **derived_scores(run.matrix, sites, chance)}
 
 
 def _in_service(versions: Sequence[AdapterVersion], sites: Sequence[str]) -> list[int]:

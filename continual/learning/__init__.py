@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from continual.learning.backbones import BackboneWeights, build_network, resolve_backbone, weights_from_bytes
     from continual.learning.cached_files import cached_digests, forget_activations
     from continual.learning.calibration import calibrate, fit_temperature
+    from continual.learning.closed_form import CLOSED_FORMS, ClosedForm, softmax, targets_of
     from continual.learning.devices import bound_threads, choose_device
     from continual.learning.environment import training_environment
     from continual.learning.evaluation import SiteScore, probabilities, site_outcomes
@@ -35,8 +36,10 @@ _HOMES = {
     "ActivationKey": "activations",
     "AdaptedNetwork": "network",
     "BackboneWeights": "backbones",
+    "CLOSED_FORMS": "closed_form",
     "Candidates": "memory",
     "Capacity": "memory",
+    "ClosedForm": "closed_form",
     "Importance": "strategies",
     "LoraShape": "network",
     "POLICIES": "memory",
@@ -67,12 +70,15 @@ _HOMES = {
     "resolve_backbone": "backbones",
     "select_memory": "memory",
     "site_outcomes": "evaluation",
+    "softmax": "closed_form",
+    "targets_of": "closed_form",
     "training_environment": "environment",
     "weights_from_bytes": "backbones",
     "write_adapter": "adapter_files",
 }
 
 __all__ = [
+    "CLOSED_FORMS",
     "POLICIES",
     "STRATEGIES",
     "ActivationCache",
@@ -81,6 +87,7 @@ __all__ = [
     "BackboneWeights",
     "Candidates",
     "Capacity",
+    "ClosedForm",
     "Importance",
     "LoraShape",
     "Predictor",
@@ -109,6 +116,8 @@ __all__ = [
     "resolve_backbone",
     "select_memory",
     "site_outcomes",
+    "softmax",
+    "targets_of",
     "training_environment",
     "weights_from_bytes",
     "write_adapter",

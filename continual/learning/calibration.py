@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from continual.domain.samples import Sample
 from continual.learning.activations import ActivationCache
+from continual.learning.closed_form import softmax
 from continual.learning.evaluation import class_scores
 from continual.learning.network import AdaptedNetwork
 
@@ -40,7 +41,7 @@ def fit_temperature(
     low, high = 1.0 / HOTTEST, 1.0 / COLDEST
     for _ in range(HALVINGS):
         middle = (low + high) / 2.0
-        slope = weights @ ((_softmax(middle * exact) - wanted) * exact).sum(axis=1)
+        slope = weights @ ((softmax(middle * exact) - wanted) * exact).sum(axis=1)
         low, high = (middle, high) if slope < 0.0 else (low, middle)
     return float(np.clip(2.0 / (low + high), COLDEST, HOTTEST))
 
@@ -57,9 +58,3 @@ def calibrate(
     targets = np.array([network.classes.index(str(sample.label)) for sample in known], dtype=np.int64)
     network.temperature = fit_temperature(scores, targets, [(sample.site, sample.label) for sample in known])
     return network.temperature
-
-
-def _softmax(scores: Float[np.ndarray, "image klass"]) -> Float[np.ndarray, "image klass"]:
-    raised = np.exp(scores - scores.max(axis=1, keepdims=True))
-    shares: Float[np.ndarray, "image klass"] = raised / raised.sum(axis=1, keepdims=True)
-    return shares

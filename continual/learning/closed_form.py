@@ -120,6 +120,13 @@ def targets_of(labels: Sequence[str], classes: Sequence[str]) -> Targets:
     return np.array([position[label] for label in labels], dtype=int)
 
 
+def softmax(scores: Scores) -> Scores:
+    """Rows of scores as probabilities that sum to 1."""
+    raised = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares: Scores = raised / raised.sum(axis=1, keepdims=True)
+    return shares
+
+
 def _unit(features: Features) -> Features:
     length = np.linalg.norm(features, axis=1, keepdims=True)
     unit: Features = features / np.where(length > 0, length, 1.0)
