@@ -2,25 +2,33 @@
 
 import errno
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from continual.domain.errors import ContinualError
-from flows.command_options import HERE, Adapter, AsJson, Workspace
-from flows.command_options import make_console as _console
-from flows.command_options import say_json as _json
-from flows.command_options import workplace_at as _workplace
+from flows.benchmark_command import benchmark
+from flows.command_options import (
+    HERE,
+    Adapter,
+    AsJson,
+    Labels,
+    Workspace,
+    make_console,
+    prepare_workspace,
+    read_incoming,
+    say_json,
+    showing_progress,
+    split_names,
+    workplace_at,
+)
 from flows.memory_commands import memory_app
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from flows.adapter_context import AdapterContext
-    from flows.requests import Incoming
 
 app = typer.Typer(
     help=(
@@ -41,9 +49,6 @@ app.add_typer(adapters_app, name="adapters")
 app.add_typer(drift_app, name="drift")
 app.add_typer(memory_app, name="memory")
 
-Labels = Annotated[
-    Path | None, typer.Option(help="labels.csv of a DICOM folder: sop_instance_uid,label[,site,subject].")
-]
 Strategy = Annotated[str | None, typer.Option(help="Update strategy; default: the change plan's first.")]
 NewClasses = Annotated[
     bool, typer.Option("--new-classes", help="Let labels the adapter never saw become classes of it.")
@@ -56,9 +61,9 @@ def demo(
     json_path: Annotated[Path | None, typer.Option("--json", help="Also write the result here.")] = None,
 ) -> None:
     """The whole way on three SIMULATED scanners: DICOM files, base model, ingest, drift, update, gate, version."""
-    console = _console()
-    _prepare(workspace, None)
-    with _progress(console):
+    console = make_console()
+    prepare_workspace(workspace, None)
+    with showing_progress(console):
         from flows.demo import ADAPTER, SITES, play
 
         outcome = play(str(workspace))
@@ -100,11 +105,11 @@ def run(  # noqa: PLR0913 (one parameter per option)
     json_path: Annotated[Path | None, typer.Option("--json", help="Write result.json here.")] = None,
 ) -> None:
     """Release on the first site, then ingest, check, learn, gate and register each later site."""
-    console = _console()
-    names = _names(sites)
-    incoming = _incoming(manifest, labels, names)
-    _prepare(workspace, device)
-    with _progress(console):
+    console = make_console()
+    names = split_names(sites)
+    incoming = read_incoming(manifest, labels, names)
+    prepare_workspace(workspace, device)
+    with showing_progress(console):
         from continual.domain.change_plan import ChangePlan
         from continual.learning import LoraShape, TrainingOptions
         from flows.adapter_context import AdapterOptions
@@ -145,11 +150,11 @@ def ingest(
     new_classes: NewClasses = False,
 ) -> None:
     """Take in files: read, quality gate, de-identify, store once. Running it again stores nothing twice."""
-    console = _console()
-    names = _names(sites)
-    incoming = _incoming(manifest, labels, names)
-    _prepare(workspace, None)
-    with _progress(console):
+    console = make_console()
+    names = split_names(sites)
+    incoming = read_incoming(manifest, labels, names)
+    prepare_workspace(workspace, None)
+    with showing_progress(console):
         from flows.ingest import ingest as ingest_flow
 
         summaries = ingest_flow(
@@ -170,9 +175,9 @@ def monitor(
     site: Annotated[str | None, typer.Option(help="One site; default: all.")] = None,
 ) -> None:
     """Look for drift in what arrived since the champion was released, and file a report."""
-    console = _console()
-    _prepare(workspace, None, create=False)
-    with _progress(console):
+    console = make_console()
+    prepare_workspace(workspace, None, create=False)
+    with showing_progress(console):
         from flows.monitor import monitor as monitor_flow
 
         verdicts = monitor_flow(str(workspace), adapter, site)
@@ -192,9 +197,9 @@ def update(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
 ) -> None:
     """Look, then learn what the verdict says must be learnt; the gate decides what becomes champion."""
-    console = _console()
-    _prepare(workspace, device, create=False)
-    with _progress(console):
+    console = make_console()
+    prepare_workspace(workspace, device, create=False)
+    with showing_progress(console):
         from flows.update import update as update_flow
 
         outcomes = update_flow(str(workspace), adapter, site, strategy, new_classes=new_classes)
@@ -219,39 +224,39 @@ def serve(
 @app.command()
 def status(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
     """Where things stand: sites, samples, last verdicts, champions."""
-    with _workplace(workspace) as workplace:
+    with workplace_at(workspace) as workplace:
         from flows.overview import overview, show_overview
 
         found = overview(workplace)
         if as_json:
-            _json(found)
+            say_json(found)
         else:
-            show_overview(_console(), found)
+            show_overview(make_console(), found)
 
 
 @adapters_app.command("list")
 def adapters_list(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
     """Every adapter with its champion."""
-    with _workplace(workspace) as workplace:
+    with workplace_at(workspace) as workplace:
         from flows.overview import adapter_rows, show_adapters
 
         rows = adapter_rows(workplace)
         if as_json:
-            _json(rows)
+            say_json(rows)
         else:
-            show_adapters(_console(), rows)
+            show_adapters(make_console(), rows)
 
 
 @adapters_app.command("show")
 def adapters_show(adapter: str, workspace: Workspace = HERE, as_json: AsJson = False) -> None:
     """One adapter's versions, the champion's gate and the alias's history."""
-    with _workplace(workspace) as workplace:
+    with workplace_at(workspace) as workplace:
         from flows.overview import adapter_detail, show_adapter
 
         if as_json:
-            _json(adapter_detail(workplace, adapter))
+            say_json(adapter_detail(workplace, adapter))
         else:
-            show_adapter(_console(), workplace, adapter)
+            show_adapter(make_console(), workplace, adapter)
 
 
 @adapters_app.command("rollback")
@@ -262,14 +267,14 @@ def adapters_rollback(
     as_json: AsJson = False,
 ) -> None:
     """Move the champion back to the version before it."""
-    with _workplace(workspace) as workplace:
+    with workplace_at(workspace) as workplace:
         from dataclasses import asdict
 
         move = workplace.registry.adapters.rollback(adapter, workplace.actor, reason)
         if as_json:
-            _json(asdict(move))
+            say_json(asdict(move))
         else:
-            _console().print(
+            make_console().print(
                 f"{adapter}: champion moved from {move.from_version} to {move.to_version}", highlight=False
             )
 
@@ -277,15 +282,18 @@ def adapters_rollback(
 @drift_app.command("show")
 def drift_show(site: str, workspace: Workspace = HERE, as_json: AsJson = False) -> None:
     """The last drift report of a site."""
-    with _workplace(workspace) as workplace:
+    with workplace_at(workspace) as workplace:
         from flows.overview import latest_report, report_record
         from flows.terminal import show_report
 
         report = latest_report(workplace, site)
         if as_json:
-            _json(report_record(report))
+            say_json(report_record(report))
         else:
-            show_report(_console(), report)
+            show_report(make_console(), report)
+
+
+app.command()(benchmark)
 
 
 @app.command()
@@ -308,8 +316,8 @@ def deploy(
         serve_deployments(schedule)
         return
     for name in register(schedule, pool):
-        _console().print(f"registered {name}", highlight=False)
-    _console().print(f"Next:  prefect worker start --pool {pool}", highlight=False)
+        make_console().print(f"registered {name}", highlight=False)
+    make_console().print(f"Next:  prefect worker start --pool {pool}", highlight=False)
 
 
 def main() -> None:
@@ -326,48 +334,6 @@ def main() -> None:
         sys.exit(2)
 
 
-@contextmanager
-def _progress(console: "Console") -> Iterator[None]:
-    from flows.progress import progress_bars
-
-    with progress_bars(console):
-        yield
-
-
-def _prepare(workspace: Path, device: str | None, *, create: bool = True) -> None:
-    """Make the workspace, or require it, and keep Prefect inside it, before anything imports Prefect."""
-    from continual.settings import (
-        apply_environment,
-        create_workspace,
-        load_settings,
-        prefect_environment,
-        require_workspace,
-    )
-
-    settings = load_settings(workspace, device)
-    if create:
-        create_workspace(settings)
-    else:
-        require_workspace(settings)
-    apply_environment(prefect_environment(settings))
-    if device:
-        apply_environment({"CONTINUAL_DEVICE": device})
-
-
-def _names(listed: str) -> list[str]:
-    return [name.strip() for name in listed.split(",") if name.strip()]
-
-
-def _incoming(manifest: Path, labels: Path | None, sites: list[str]) -> "Incoming":
-    """Read once here, so that a faulty table or a misspelt site ends before anything is made, loaded or learnt."""
-    from flows.requests import Incoming
-    from flows.sources import read_source
-
-    incoming = Incoming(str(manifest), str(labels) if labels else None)
-    read_source(incoming, sites)
-    return incoming
-
-
 def _quiet_prefect() -> None:
     from continual.settings import apply_environment
 
@@ -382,7 +348,7 @@ def _result(workspace: Path, adapter: str, sites: list[str], compare: str = "") 
     with open_workplace(workspace) as workplace:
         context: AdapterContext = context_of(workplace, adapter)
         result = stream_result(context, sites)
-        wanted = _names(compare)
+        wanted = split_names(compare)
         if wanted:
             result["references"] = {name: reference_result(context, name, sites) for name in wanted}
     return result

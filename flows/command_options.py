@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from flows.requests import Incoming
     from flows.workplace import Workplace
 
 Workspace = Annotated[
@@ -17,6 +18,9 @@ Workspace = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Adapter = Annotated[str, typer.Option("--adapter", "-a", help="Name of the adapter, a family of versions.")]
+Labels = Annotated[
+    Path | None, typer.Option(help="labels.csv of a DICOM folder: sop_instance_uid,label[,site,subject].")
+]
 HERE = Path("continual-workspace")
 
 
@@ -41,3 +45,47 @@ def workplace_at(workspace: Path) -> "Iterator[Workplace]":
 
     with open_workplace(workspace) as workplace:
         yield workplace
+
+
+@contextmanager
+def showing_progress(console: "Console") -> Iterator[None]:
+    """Bars for everything that runs inside."""
+    from flows.progress import progress_bars
+
+    with progress_bars(console):
+        yield
+
+
+def prepare_workspace(workspace: Path, device: str | None, *, create: bool = True) -> None:
+    """Make the workspace, or require it, and keep Prefect inside it, before anything imports Prefect."""
+    from continual.settings import (
+        apply_environment,
+        create_workspace,
+        load_settings,
+        prefect_environment,
+        require_workspace,
+    )
+
+    settings = load_settings(workspace, device)
+    if create:
+        create_workspace(settings)
+    else:
+        require_workspace(settings)
+    apply_environment(prefect_environment(settings))
+    if device:
+        apply_environment({"CONTINUAL_DEVICE": device})
+
+
+def split_names(listed: str) -> list[str]:
+    """The names of a comma-separated list."""
+    return [name.strip() for name in listed.split(",") if name.strip()]
+
+
+def read_incoming(manifest: Path, labels: Path | None, sites: list[str]) -> "Incoming":
+    """Read once here, so that a faulty table or a misspelt site ends before anything is made, loaded or learnt."""
+    from flows.requests import Incoming
+    from flows.sources import read_source
+
+    incoming = Incoming(str(manifest), str(labels) if labels else None)
+    read_source(incoming, sites)
+    return incoming

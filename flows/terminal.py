@@ -10,6 +10,7 @@ from rich.table import Table
 
 from continual.domain.adapters import AdapterVersion
 from continual.domain.drift import DriftReport
+from flows.benchmark_page import SHOWN, spelt
 
 
 def print_json(console: Console, value: Any) -> None:
@@ -118,4 +119,18 @@ def show_report(console: Console, report: DriftReport) -> None:
             "yes" if signal.alarm else "",
         )
     if report.signals:
+        console.print(table)
+
+
+def show_benchmark(console: Console, found: Mapping[str, Any]) -> None:
+    """The summary in two tables, scores and costs: mean and spread over seeds and orders."""
+    # A few columns a table, so that they fit a terminal of 80.
+    for title, shown in (("Scores", SHOWN[:4]), ("Sites", SHOWN[4:8]), ("Time", SHOWN[8:11]), ("Memory", SHOWN[11:])):
+        table = Table(title=f"{title}: mean ± standard deviation over seeds and orders", title_justify="left")
+        table.add_column("strategy")
+        for _, heading, _ in shown:
+            table.add_column(heading, justify="right")
+        for row in found["summary"]:
+            name = f"{row['strategy']} r{row['rank']}" if row["rank"] else row["strategy"]
+            table.add_row(name, *(spelt(row[key], factor).replace(" ", "") for key, _, factor in shown))
         console.print(table)

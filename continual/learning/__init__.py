@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from continual.learning.cached_files import cached_digests, forget_activations
     from continual.learning.calibration import calibrate, fit_temperature
     from continual.learning.closed_form import CLOSED_FORMS, ClosedForm, softmax, targets_of
-    from continual.learning.devices import bound_threads, choose_device
+    from continual.learning.devices import bound_threads, choose_device, gpu_peak_bytes, reset_gpu_peak
     from continual.learning.environment import training_environment
     from continual.learning.evaluation import SiteScore, probabilities, site_outcomes
     from continual.learning.interpolation import WeightLine
@@ -58,6 +58,7 @@ _HOMES = {
     "first_tuned_block": "network",
     "forget_activations": "cached_files",
     "fit_temperature": "calibration",
+    "gpu_peak_bytes": "devices",
     "importance_of": "learner",
     "learn": "learner",
     "load_predictor": "predictor",
@@ -67,6 +68,7 @@ _HOMES = {
     "probabilities": "evaluation",
     "read_adapter": "adapter_files",
     "read_importance": "adapter_files",
+    "reset_gpu_peak": "devices",
     "resolve_backbone": "backbones",
     "select_memory": "memory",
     "site_outcomes": "evaluation",
@@ -104,6 +106,7 @@ __all__ = [
     "first_tuned_block",
     "fit_temperature",
     "forget_activations",
+    "gpu_peak_bytes",
     "importance_of",
     "learn",
     "load_predictor",
@@ -113,6 +116,7 @@ __all__ = [
     "probabilities",
     "read_adapter",
     "read_importance",
+    "reset_gpu_peak",
     "resolve_backbone",
     "select_memory",
     "site_outcomes",

@@ -35,3 +35,13 @@ def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
     if device.type == "cuda":
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return nullcontext()
+
+
+def reset_gpu_peak(device: torch.device) -> None:
+    """Start counting a GPU's peak memory anew."""
+    torch.cuda.reset_peak_memory_stats(device)
+
+
+def gpu_peak_bytes(device: torch.device) -> int:
+    """Most memory that tensors took on a GPU at once since the last reset, in bytes."""
+    return int(torch.cuda.max_memory_allocated(device))

@@ -1,0 +1,101 @@
+"""A benchmark as one self-contained HTML page: table, heat maps and curves as inline SVG; knows nothing of training."""
+
+import io
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1d2330}"
+    "table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.25rem .7rem;text-align:right;"
+    "border-bottom:1px solid #d8dce4}td:first-child,th:first-child{text-align:left}svg{max-width:100%;height:auto}"
+    "figure{margin:1rem 0}"
+)
+SHOWN = (
+    ("acc", "ACC", 1.0), ("bwt", "BWT", 1.0), ("fwt", "FWT", 1.0), ("forgetting", "forgetting", 1.0),
+    ("worst_site", "worst site", 1.0), ("worst_site_drop", "worst drop", 1.0), ("calibration_error", "ECE", 1.0),
+    ("auroc", "AUROC", 1.0), ("trainable_parameters", "trainable, thousand", 1e-3),
+    ("cpu_seconds", "CPU s", 1.0), ("seconds", "s", 1.0), ("peak_memory_bytes", "peak MiB", 2.0**-20),
+    ("gpu_memory_bytes", "GPU MiB", 2.0**-20), ("replay_bytes", "replay MiB", 2.0**-20),
+)  # fmt: skip
+"""Key of a summary row, its heading and the factor that brings it to the heading's unit."""
+
+
+def spelt(value: Mapping[str, float] | None, factor: float) -> str:
+    """Mean and spread with the digits that a reader can use; a dash where nothing was measured."""
+    if value is None:
+        return "-"
+    mean, spread = value["mean"] * factor, value["spread"] * factor
+    return f"{mean:.3f} ± {spread:.3f}" if abs(mean) < 2 else f"{mean:,.1f} ± {spread:,.1f}"
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The whole page."""
+    names = list(dict.fromkeys((row["strategy"], row["rank"]) for row in found["summary"]))
+    figures = "".join(
+        f"<h2>{escape(_title(name, rank))}</h2>{_figure(_cells(found, name, rank))}" for name, rank in names
+    )
+    sites = ", ".join(found["settings"]["sites"])
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Benchmark of update strategies</title>'
+        f"<style>{STYLE}</style><h1>Benchmark of update strategies</h1><p>Sites: {escape(sites)}. Mean and standard "
+        "deviation over seeds and orders; balanced accuracy on frozen test splits.</p>"
+        f"{_table(found['summary'])}{figures}</html>"
+    )
+
+
+def write_page(path: Path, found: Mapping[str, Any]) -> None:
+    """Write the page whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.part")
+    draft.write_text(page(found), encoding="utf-8")
+    draft.replace(path)
+
+
+def _title(name: str, rank: int) -> str:
+    return f"{name}, rank {rank}" if rank else name
+
+
+def _cells(found: Mapping[str, Any], name: str, rank: int) -> list[Mapping[str, Any]]:
+    return [cell for cell in found["cells"] if (cell["strategy"], cell["rank"]) == (name, rank)]
+
+
+def _table(summary: Sequence[Mapping[str, Any]]) -> str:
+    heads = "".join(f"<th>{escape(head)}</th>" for _, head, _ in SHOWN)
+    rows = "".join(
+        f"<tr><td>{escape(_title(row['strategy'], row['rank']))}</td>"
+        + "".join(f"<td>{spelt(row[key], factor)}</td>" for key, _, factor in SHOWN)
+        + "</tr>"
+        for row in summary
+    )
+    return f"<table><tr><th>strategy</th>{heads}</tr>{rows}</table>"
+
+
+def _figure(cells: Sequence[Mapping[str, Any]]) -> str:
+    """Heat map of every cell's result matrix, and beside them each site's accuracy over time, as SVG."""
+    from matplotlib.figure import Figure
+
+    across = len(cells) + 1
+    figure = Figure(figsize=(2.6 * across, 2.8), layout="constrained")
+    for place, cell in enumerate(cells, start=1):
+        axes = figure.add_subplot(1, across, place)
+        matrix = np.array(cell["result_matrix"])
+        axes.imshow(matrix, vmin=0, vmax=1, cmap="viridis")
+        for (row, column), value in np.ndenumerate(matrix):
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color="white")
+        axes.set_xticks(range(len(cell["sites"])), cell["sites"], rotation=40, ha="right", fontsize=7)
+        axes.set_yticks([])
+        axes.set_title(f"order {cell['order'] + 1}, seed {cell['seed'] + 1}", fontsize=8)
+    axes = figure.add_subplot(1, across, across)
+    for site in sorted(cells[0]["sites"]):
+        over_time = [np.array(cell["result_matrix"])[:, cell["sites"].index(site)] for cell in cells]
+        axes.plot(range(1, len(over_time[0]) + 1), np.mean(over_time, axis=0), marker="o", label=site)
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("sites learnt", fontsize=8)
+    axes.legend(fontsize=6)
+    text = io.StringIO()
+    figure.savefig(text, format="svg")
+    return f"<figure>{text.getvalue()[text.getvalue().index('<svg') :]}</figure>"

@@ -1,0 +1,113 @@
+"""`continual benchmark`: cells that can be trusted, kept one by one, and gone on with."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from continual.domain.errors import SettingsError, StreamError
+
+SUBJECTS = tuple(f"t{number}" for number in range(20))
+
+
+@pytest.fixture
+def bench(desk, stream):
+    """A benchmark of two small sites: `run(**plan)` returns its JSON."""
+    from flows.benchmark import BenchmarkPlan, run_benchmark
+    from flows.requests import Incoming
+
+    rows = [*desk.cells("first", SUBJECTS, seed=1), *desk.cells("second", SUBJECTS, seed=2)]
+    manifest = stream.write_manifest(desk.folder / "manifest.csv", rows)
+    backbone = stream.write_backbone(desk.folder / "backbone.safetensors")
+    options = stream.small_options()
+    options = replace(options, training=replace(options.training, steps=15))
+    plan = BenchmarkPlan(("first", "second"), ("naive", "replay"), str(backbone), None, options, 1, 1, (4,))
+
+    def run(**changed):
+        wanted = replace(plan, **changed)
+        return run_benchmark(desk.workspace, Incoming(str(manifest)), wanted, desk.folder / "out.json")
+
+    run.out = desk.folder / "out.json"
+    return run
+
+
+def test_every_cell_is_run_once_and_a_longer_list_runs_only_what_is_missing(bench):
+    first = bench()
+    assert [(c["strategy"], c["order"], c["seed"], c["rank"]) for c in first["cells"]] == [
+        ("naive", 0, 0, 4),
+        ("replay", 0, 0, 4),
+    ]
+    assert json.loads(bench.out.read_text()) == first
+    grown = bench(strategies=("naive", "replay", "nearest_mean", "random_projection"), orders=2)
+    assert grown["cells"][:2] == first["cells"]
+    done = {(c["strategy"], tuple(c["sites"])) for c in grown["cells"]}
+    assert len(done) == len(grown["cells"]) == 8
+    assert {row["strategy"]: row["runs"] for row in grown["summary"]} == dict.fromkeys(
+        ("naive", "replay", "nearest_mean", "random_projection"), 2
+    )
+    assert grown["summary"][0]["acc"]["mean"] == max(row["acc"]["mean"] for row in grown["summary"])
+
+
+def test_a_cell_tells_scores_and_costs_that_hang_together(bench):
+    naive, replay = bench()["cells"]
+    assert naive["result_matrix"][0] == replay["result_matrix"][0]
+    assert naive["result_matrix"][1] != replay["result_matrix"][1] or naive["costs"] != replay["costs"]
+    for cell in (naive, replay):
+        assert cell["scores"]["acc"] == pytest.approx(sum(cell["result_matrix"][-1]) / 2)
+        assert cell["costs"]["cpu_seconds"] > 0
+        assert cell["costs"]["peak_memory_bytes"] > 2**27
+        assert cell["costs"]["gpu_memory_bytes"] is None
+    assert naive["costs"]["replay_bytes"] == 0 < replay["costs"]["replay_bytes"]
+    assert 0 < naive["costs"]["trainable_parameters"] == replay["costs"]["trainable_parameters"]
+
+
+def test_the_same_seed_gives_the_same_matrix_and_ranks_are_cells_of_their_own(bench):
+    once = bench(strategies=("naive",))
+    bench.out.unlink()
+    again = bench(strategies=("naive",), ranks=(4, 2))
+    assert again["cells"][0]["result_matrix"] == once["cells"][0]["result_matrix"]
+    assert [row["rank"] for row in sorted(again["summary"], key=lambda row: row["rank"])] == [2, 4]
+
+
+def test_a_file_of_another_benchmark_is_never_written_over(bench):
+    bench.out.write_text('{"settings": {"sites": ["elsewhere"]}, "cells": []}')
+    with pytest.raises(SettingsError, match="other settings or images; write to another file"):
+        bench()
+    bench.out.write_text("not JSON")
+    with pytest.raises(SettingsError, match="no benchmark's JSON"):
+        bench()
+    assert bench.out.read_text() == "not JSON"
+
+
+def test_faulty_plans_are_refused_before_anything_is_learnt(bench):
+    with pytest.raises(StreamError, match="no strategy magic; choose among naive, replay"):
+        bench(strategies=("naive", "magic"))
+    with pytest.raises(SettingsError, match="1 sites"):
+        bench(sites=("first",))
+    with pytest.raises(SettingsError, match="0 seeds"):
+        bench(seeds=0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6, 9])
+def test_orders_differ_begin_with_the_given_one_and_its_reverse_and_are_no_more_than_there_are(count, libraries):
+    from flows.benchmark import site_orders
+
+    orders = site_orders(("a", "b", "c"), count)
+    assert len(set(orders)) == len(orders) == min(count, 6)
+    assert orders[0] == ("a", "b", "c")
+    assert count == 1 or orders[1] == ("c", "b", "a")
+    assert all(sorted(order) == ["a", "b", "c"] for order in orders)
+
+
+def test_the_page_is_self_contained_and_shows_every_strategy(bench, tmp_path):
+    from flows.benchmark_page import write_page
+
+    found = bench(strategies=("naive", "nearest_mean"))
+    write_page(tmp_path / "page.html", found)
+    text = (tmp_path / "page.html").read_text()
+    assert text.count("<svg") == 2
+    assert "nearest_mean" in text
+    assert f"{found['summary'][0]['acc']['mean']:.3f}" in text
+    # Names of XML vocabularies are no addresses that anybody asks.
+    asked = [part for part in ('src="http', "src='http", "url(http", '<link href="http', "@import") if part in text]
+    assert asked == []
