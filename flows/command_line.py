@@ -58,6 +58,7 @@ NewClasses = Annotated[
 @app.command()
 def demo(
     workspace: Workspace = Path("demo"),
+    compare: Annotated[str, typer.Option(help="Reference strategies to show beside ours; empty for none.")] = "naive",
     json_path: Annotated[Path | None, typer.Option("--json", help="Also write the result here.")] = None,
 ) -> None:
     """The whole way on three SIMULATED scanners: DICOM files, base model, ingest, drift, update, gate, version."""
@@ -67,7 +68,7 @@ def demo(
         from flows.demo import ADAPTER, SITES, play
 
         outcome = play(str(workspace))
-        result = _result(workspace, ADAPTER, list(SITES)) | {"seconds": outcome["seconds"]}
+        result = _result(workspace, ADAPTER, list(SITES), compare) | {"seconds": outcome["seconds"]}
     _finish(console, result, json_path)
     console.print("\nAll images were SIMULATED; the figures say nothing about any real scanner.", style="yellow")
     console.print(f"Next:  continual serve --workspace {workspace}      then open http://127.0.0.1:8080/dashboard")

@@ -1,7 +1,7 @@
 """A made-up chest-like picture with or without a nodule, and what a scanner makes of it: arrays only, no files.
 
 Intensities are in [0, 1], 1 the brightest. Bands are ribs, a smooth field is soft tissue, thin lines are vessels;
-vessels are as bright as a nodule and the mean is the same with and without one, so brightness alone tells nothing.
+vessels are about as bright as a nodule and the mean is the same with and without one: what tells is the shape.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,7 @@ class Physics:
     """How one scanner turns anatomy into intensities.
 
     Gain and gamma act on the signal, offset is added, blur is a Gaussian's sigma in pixels, noise its standard
-    deviation. `nodule_core` and `nodule_rim` are the contrast of a nodule's inside and edge against what surrounds it;
-    `marker` is the contrast of the round electrode that this hospital leaves on every patient, 0 where it leaves none.
+    deviation. `nodule_core` and `nodule_rim` are the contrast of a nodule's inside and edge against what surrounds it.
     """
 
     gain: float
@@ -33,7 +32,6 @@ class Physics:
     noise: float
     nodule_core: float
     nodule_rim: float
-    marker: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +57,6 @@ def expose(anatomy: Anatomy, physics: Physics, rng: np.random.Generator) -> Pict
         row, column, radius = anatomy.nodule
         moved = (row + shift[0] * 2 / SIDE, column + shift[1] * 2 / SIDE, radius)
         picture = picture + _disc(moved, physics.nodule_core, physics.nodule_rim)
-    if physics.marker:
-        picture = picture + _disc(_random_place(rng), physics.marker, 0.0)
     picture = picture - picture.mean() + rng.normal(0.45, 0.04)
     blurred = _blur(np.clip(picture, 0.0, 1.0), physics.blur_px)
     signal = physics.offset + physics.gain * blurred**physics.gamma
@@ -101,14 +97,14 @@ def _vessels(rng: np.random.Generator) -> Picture:
         across = -(_X - column) * np.sin(angle) + (_Y - row) * np.cos(angle)
         beyond = np.maximum(np.abs(along) - half_length, 0.0)
         width = rng.uniform(0.02, 0.035)
-        picture += rng.uniform(0.12, 0.25) * np.exp(-(across**2 + beyond**2) / (2 * width**2))
+        picture += rng.uniform(0.16, 0.30) * np.exp(-(across**2 + beyond**2) / (2 * width**2))
     return picture
 
 
 def _random_place(rng: np.random.Generator) -> tuple[float, float, float]:
     """Row and column of a disc's middle and its radius, in half-widths of the picture."""
     row, column = rng.uniform(-0.6, 0.6, size=2)
-    return row, column, rng.uniform(0.13, 0.21)
+    return row, column, rng.uniform(0.17, 0.25)
 
 
 def _disc(place: tuple[float, float, float], core_contrast: float, rim_contrast: float) -> Picture:

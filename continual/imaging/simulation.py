@@ -40,20 +40,20 @@ class Scanner:
 
 SCANNERS: Mapping[str, Scanner] = {
     "northgate": Scanner(
-        Physics(gain=0.85, offset=0.05, gamma=1.0, blur_px=0.0, noise=0.02, nodule_core=0.30, nodule_rim=0.0),
+        Physics(gain=0.85, offset=0.05, gamma=1.0, blur_px=0.0, noise=0.02, nodule_core=0.35, nodule_rim=0.0),
         "Aurora Imaging", "AX-200", "4.2.1", 120, 8, "MONOCHROME2", 0.40,
     ),
     "riverside": Scanner(
-        Physics(gain=0.65, offset=0.18, gamma=1.0, blur_px=1.0, noise=0.035, nodule_core=0.30, nodule_rim=0.0),
+        Physics(gain=0.53, offset=0.24, gamma=1.0, blur_px=1.0, noise=0.035, nodule_core=0.35, nodule_rim=0.0),
         "Meridian Medical", "Clarity 7", "MM 11.0", 90, 16, "MONOCHROME2", 0.55,
     ),
     "hillcrest": Scanner(
-        Physics(gain=0.95, offset=0.0, gamma=1.5, blur_px=0.4, noise=0.02, nodule_core=0.0, nodule_rim=0.35, marker=0.3),
+        Physics(gain=0.95, offset=0.0, gamma=1.5, blur_px=0.4, noise=0.02, nodule_core=0.0, nodule_rim=0.50),
         "Sable Radiography", "SR Pro", "2024b", 105, 12, "MONOCHROME1", 0.40,
     ),
 }  # fmt: skip
-"""riverside is noisy, blurred and flat. hillcrest stores inverted values, shows a nodule as a ring, and leaves an electrode
-on every patient that looks like northgate's nodules: who learns hillcrest alone unlearns northgate."""
+"""hillcrest is dark, inverts stored values and shows a nodule as a ring. riverside is noisy, blurred and flat: a nodule
+there is as faint as a vessel at northgate, so who learns riverside alone reads nodules into northgate's vessels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,24 +69,26 @@ class _Exposure:
 
 
 def write_simulated_hospitals(
-    folder: Path, seed: int, per_site: int, progress: Callable[[int], None] | None = None
+    folder: Path, seed: int, per_site: int | Mapping[str, int], progress: Callable[[int], None] | None = None
 ) -> Path:
-    """Writes `per_site` images for each of three hospitals and returns the path of `labels.csv`.
+    """Writes `per_site` images for each of three hospitals, or as many as it names for each, and returns `labels.csv`.
 
     Files are `folder/<site>/IM00001.dcm` onwards (Digital X-Ray, 64 x 64, 12 of 16 bits, Explicit VR Little Endian);
     the table has the columns sop_instance_uid, site and label and is written last. Equal seeds give equal files.
-    `progress` is called with 1 after each file. Raises SettingsError on a count below 1, a negative seed, or a folder
-    with other DICOM files in it.
+    `progress` is called with 1 after each file. Raises SettingsError on a count below 1, a site without a count, a
+    negative seed, or a folder with other DICOM files in it.
     """
-    if per_site < 1 or seed < 0:
-        raise SettingsError(
-            f"{per_site} images per site from seed {seed}: give at least 1 image and a seed of 0 or more"
-        )
-    _refuse_foreign_files(folder, per_site)
+    counts = dict.fromkeys(SCANNERS, per_site) if isinstance(per_site, int) else dict(per_site)
+    if set(counts) != set(SCANNERS):
+        raise SettingsError(f"images for {', '.join(counts)}: give a number for each of {', '.join(SCANNERS)}")
+    fewest = min(counts.values())
+    if fewest < 1 or seed < 0:
+        raise SettingsError(f"{fewest} images per site from seed {seed}: give at least 1 image and a seed of 0 or more")
+    _refuse_foreign_files(folder, counts)
     lines: list[tuple[str, str, str]] = []
     for at, (site, scanner) in enumerate(SCANNERS.items()):
         (folder / site).mkdir(parents=True, exist_ok=True)
-        for exposure in _exposures(site, scanner, np.random.default_rng([seed, at]), per_site):
+        for exposure in _exposures(site, scanner, np.random.default_rng([seed, at]), counts[site]):
             dataset = _dataset(exposure, scanner, seed)
             dataset.save_as(folder / site / _file_name(exposure.number), enforce_file_format=True)
             lines.append((str(dataset.SOPInstanceUID), site, exposure.finding))
@@ -95,13 +97,13 @@ def write_simulated_hospitals(
     return _write_labels(folder / "labels.csv", lines)
 
 
-def _refuse_foreign_files(folder: Path, per_site: int) -> None:
-    expected = {_file_name(number) for number in range(1, per_site + 1)}
-    for site in SCANNERS:
+def _refuse_foreign_files(folder: Path, counts: Mapping[str, int]) -> None:
+    for site, count in counts.items():
+        expected = {_file_name(number) for number in range(1, count + 1)}
         foreign = sum(path.name not in expected for path in (folder / site).glob("*") if path.is_file())
         if foreign:
             raise SettingsError(
-                f"the folder of {site} holds {foreign} files that {per_site} images per site would not overwrite; "
+                f"the folder of {site} holds {foreign} files that {count} images per site would not overwrite; "
                 "choose an empty folder, or the same number as before"
             )
 

@@ -112,6 +112,13 @@ def test_writing_again_finishes_a_broken_run_and_refuses_to_mix_two(tmp_path: Pa
         write_simulated_hospitals(tmp_path, 1, 3)
 
 
+def test_each_site_may_have_a_number_of_its_own(tmp_path: Path) -> None:
+    write_simulated_hospitals(tmp_path, 1, {"northgate": 3, "riverside": 1, "hillcrest": 2})
+    assert [len(list((tmp_path / site).iterdir())) for site in SITES] == [3, 1, 2]
+    with pytest.raises(SettingsError, match="images for northgate: give a number for each of northgate, riverside"):
+        write_simulated_hospitals(tmp_path, 1, {"northgate": 3})
+
+
 @pytest.mark.parametrize(("seed", "per_site"), [(0, 0), (-1, 5)])
 def test_impossible_orders_are_refused(tmp_path: Path, seed: int, per_site: int) -> None:
     with pytest.raises(SettingsError, match="at least 1 image"):

@@ -5,7 +5,7 @@ import torch
 
 from continual.domain.samples import Split
 from continual.learning import build_network, pretrain_backbone, weights_from_bytes
-from continual.learning.pretraining import ARCHITECTURE
+from continual.learning.pretraining import ARCHITECTURE, moved_about
 
 STEPS = 4
 
@@ -35,3 +35,14 @@ def test_pretraining_is_bit_for_bit_the_same_under_one_seed(taught):
 
 def test_progress_hears_of_every_step(taught):
     assert taught[1] == [1] * STEPS * 3
+
+
+def test_each_image_is_moved_on_its_own_and_loses_no_pixel():
+    torch.manual_seed(3)
+    image = torch.arange(3 * 8 * 8).float().reshape(3, 8, 8)
+    moved = moved_about(image.expand(64, -1, -1, -1), 2)
+    assert moved.shape == (64, 3, 8, 8)
+    assert torch.equal(moved.flatten(2).sort().values, image.flatten(1).expand(64, -1, -1))
+    # The channels move together: 64 apart before, 64 apart after.
+    assert torch.equal(moved[:, 1] - moved[:, 0], torch.full((64, 8, 8), 64.0))
+    assert len({tuple(one.flatten().tolist()) for one in moved}) > 50
