@@ -82,13 +82,16 @@ class AdaptedNetwork(nn.Module):
     scores wherever probabilities are told; training and golden outputs never see it.
     """
 
-    def __init__(self, network: VisionTransformer, shape: LoraShape, classes: Sequence[str]) -> None:
+    def __init__(self, network: VisionTransformer, shape: LoraShape, classes: Sequence[str], seed: int = 0) -> None:
         super().__init__()
         self.shape = shape
         self.classes = tuple(classes)
         self.temperature = 1.0
         self.split = first_tuned_block(network, shape)
-        self.peft = get_peft_model(network, lora_configuration(network, shape))
+        # A stream of chance of its own: what ran before must not decide what an adapter starts from.
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.peft = get_peft_model(network, lora_configuration(network, shape))
         self.head = nn.Linear(2 * network.embed_dim, len(self.classes))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
