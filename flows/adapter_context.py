@@ -129,7 +129,8 @@ class AdapterContext:
 
     def fresh_network(self, classes: Sequence[str]) -> AdaptedNetwork:
         """An untrained adapter on this backbone."""
-        return AdaptedNetwork(build_network(self.weights), self.options.lora, classes).to(self.device)
+        network = build_network(self.weights)
+        return AdaptedNetwork(network, self.options.lora, classes, self.options.training.seed).to(self.device)
 
     def fill(self, samples: Sequence[Sample], views: int, description: str) -> None:
         """Make sure the cache holds `views` views of every sample."""

@@ -78,7 +78,7 @@ def finish_features(
 class AdaptedNetwork(nn.Module):
     """Tokens at the split in, class scores (logits) out. Only LoRA weights and the head have gradients.
 
-    The given network gets LoRA layers in place: build a fresh one for each adapter. `temperature`, above 0, divides the
+    The given network gets LoRA layers in place, drawn from `seed`: build a fresh one for each adapter. `temperature`, above 0, divides the
     scores wherever probabilities are told; training and golden outputs never see it.
     """
 
@@ -92,7 +92,7 @@ class AdaptedNetwork(nn.Module):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.peft = get_peft_model(network, lora_configuration(network, shape))
-        self.head = nn.Linear(2 * network.embed_dim, len(self.classes))
+            self.head = nn.Linear(2 * network.embed_dim, len(self.classes))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

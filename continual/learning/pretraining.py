@@ -70,8 +70,9 @@ def moved_about(images: Images, most_px: int) -> Images:
     """
     count, _, side, _ = images.shape
     symmetric = images
-    for flip in (lambda image: image.flip(2), lambda image: image.flip(3), lambda image: image.transpose(2, 3)):
-        symmetric = torch.where(torch.rand(count, 1, 1, 1) < 0.5, flip(symmetric), symmetric)
+    for mirror in range(3):
+        mirrored = symmetric.transpose(2, 3) if mirror == 2 else symmetric.flip(2 + mirror)
+        symmetric = torch.where(torch.rand(count, 1, 1, 1) < 0.5, mirrored, symmetric)
     places = torch.arange(side)
     rows, columns = ((places + torch.randint(-most_px, most_px + 1, (count, 1))) % side for _ in range(2))
     at = torch.arange(count)[:, None, None]

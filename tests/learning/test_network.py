@@ -95,3 +95,20 @@ def test_trainable_weights_of_the_real_backbone_are_below_two_percent(real_netwo
 def test_images_that_patches_do_not_divide_are_an_error_with_the_nearest_side(toy, side, nearest):
     with pytest.raises(LearningError, match=f"images of {side} pixels .* patches of 16; choose {nearest}"):
         check_image_size(build_network(toy.weights), side)
+
+
+def test_what_an_untrained_adapter_starts_from_depends_on_its_seed_alone(toy):
+    def started(seed, spent):
+        torch.rand(spent)
+        network = AdaptedNetwork(build_network(toy.weights), LoraShape(2, 4, blocks=2), ("a", "b"), seed)
+        return torch.cat([weight.detach().flatten() for weight in network.trainable().values()])
+
+    assert torch.equal(started(5, spent=1), started(5, spent=7))
+    assert not torch.equal(started(5, spent=1), started(6, spent=1))
+
+
+def test_building_an_adapter_leaves_the_callers_random_stream_alone(toy):
+    network = build_network(toy.weights)
+    before = torch.random.get_rng_state()
+    AdaptedNetwork(network, LoraShape(2, 4, blocks=2), ("a", "b"), 5)
+    assert torch.equal(torch.random.get_rng_state(), before)
