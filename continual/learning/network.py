@@ -78,8 +78,8 @@ def finish_features(
 class AdaptedNetwork(nn.Module):
     """Tokens at the split in, class scores (logits) out. Only LoRA weights and the head have gradients.
 
-    The given network gets LoRA layers in place, drawn from `seed`: build a fresh one for each adapter. `temperature`, above 0, divides the
-    scores wherever probabilities are told; training and golden outputs never see it.
+    The given network gets LoRA layers in place, drawn from `seed`: build a fresh one for each adapter. `temperature`,
+    above 0, divides the scores wherever probabilities are told; training and golden outputs never see it.
     """
 
     def __init__(self, network: VisionTransformer, shape: LoraShape, classes: Sequence[str], seed: int = 0) -> None:
