@@ -35,9 +35,9 @@ def data_folder() -> Path:
 
 
 def weights_file() -> Path:
-    """The real backbone: CONTINUAL_TEST_WEIGHTS, else beside the repository."""
-    default = REPOSITORY.parent / "shared" / "weights" / "dinov2_small" / "model.safetensors"
-    return Path(os.environ.get("CONTINUAL_TEST_WEIGHTS", default))
+    """The real backbone under the folder CONTINUAL_TEST_WEIGHTS, else beside the repository."""
+    folder = Path(os.environ.get("CONTINUAL_TEST_WEIGHTS", REPOSITORY.parent / "shared" / "weights"))
+    return folder / "dinov2_small" / "model.safetensors"
 
 
 def publish(rows: list[Row], raw: dict[str, Any], path: Path | None) -> None:

@@ -12,11 +12,11 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def real_weights() -> BackboneWeights:
-    """DINOv2 small; CONTINUAL_TEST_WEIGHTS names its safetensors file."""
-    default = ROOT.parent / "shared" / "weights" / "dinov2_small" / "model.safetensors"
-    path = Path(os.environ.get("CONTINUAL_TEST_WEIGHTS") or default)
+    """DINOv2 small; CONTINUAL_TEST_WEIGHTS names the folder of backbones."""
+    folder = Path(os.environ.get("CONTINUAL_TEST_WEIGHTS") or ROOT.parent / "shared" / "weights")
+    path = folder / "dinov2_small" / "model.safetensors"
     if not path.is_file():
-        pytest.skip("no real backbone: CONTINUAL_TEST_WEIGHTS does not name a safetensors file of DINOv2 small")
+        pytest.skip("no real backbone: dinov2_small/model.safetensors is not under CONTINUAL_TEST_WEIGHTS")
     return resolve_backbone(str(path))
 
 
