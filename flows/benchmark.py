@@ -71,7 +71,8 @@ def site_orders(sites: Sequence[str], count: int) -> tuple[tuple[str, ...], ...]
     every = list(itertools.permutations(sites))
     first = [tuple(sites), tuple(reversed(sites))]
     others = [order for order in every if order not in first]
-    spread = [others[len(others) * place // max(1, count - 2)] for place in range(min(count - 2, len(others)))]
+    wanted = min(max(count - 2, 0), len(others))
+    spread = [others[len(others) * place // wanted] for place in range(wanted)]
     return tuple(dict.fromkeys([*first, *spread]))[:count]
 
 
