@@ -29,9 +29,8 @@ OPTIONS = AdapterOptions(
     lora=LoraShape(rank=8, alpha=16, blocks=3),
     # A small network made from nothing moves in larger steps than a foundation model, and a nodule may lie in so few
     # patches that leaving half of them out would leave the nodule out.
-    training=TrainingOptions(steps=300, lora_rate=3e-3, head_rate=3e-3, patch_share=1.0, seed=SEED),
-    # So small a network cannot hold three scanners as well as a foundation model does: it may lose a little more.
-    plan=ChangePlan(replay_samples=500, past_site_drop=0.06, seed=SEED),
+    training=TrainingOptions(steps=200, lora_rate=3e-3, head_rate=3e-3, patch_share=1.0, seed=SEED),
+    plan=ChangePlan(replay_samples=300, seed=SEED),
 )
 
 

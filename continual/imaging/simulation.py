@@ -44,7 +44,7 @@ SCANNERS: Mapping[str, Scanner] = {
         "Aurora Imaging", "AX-200", "4.2.1", 120, 8, "MONOCHROME2", 0.40,
     ),
     "riverside": Scanner(
-        Physics(gain=0.53, offset=0.24, gamma=1.0, blur_px=1.0, noise=0.035, nodule_core=0.35, nodule_rim=0.0),
+        Physics(gain=0.42, offset=0.42, gamma=1.0, blur_px=1.0, noise=0.035, nodule_core=0.35, nodule_rim=0.0),
         "Meridian Medical", "Clarity 7", "MM 11.0", 90, 16, "MONOCHROME2", 0.55,
     ),
     "hillcrest": Scanner(
