@@ -120,7 +120,7 @@ def test_a_fault_of_one_row_holds_back_that_row_only(tmp_path: Path, row: str, t
 
 def test_a_new_label_names_the_switch_that_allows_it(tmp_path: Path) -> None:
     manifest = write(tmp_path, "path,site,label,subject\na.png,north,dog,s1\n")
-    assert "a new class needs a new adapter" in read_manifest(manifest, known_labels=("cat",)).problems[0].reason
+    assert "allow new classes with --new-classes" in read_manifest(manifest, known_labels=("cat",)).problems[0].reason
     assert read_manifest(manifest).sources[0].label == "dog"
 
 
