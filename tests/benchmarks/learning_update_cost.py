@@ -1,0 +1,247 @@
+"""What one update costs in processor seconds: ours, the same training through a plain Avalanche loop, joint retraining.
+
+The plain loop is what one writes with Avalanche as it comes: the whole model from pixels to head at every step, its own
+replay and EWC plugins, no cached activations, every patch. Same champion, same draws, same steps, same rates. Joint
+retraining is that loop from nothing over all sites, as many passes as the release made over its own; its cost is that
+of its steps, measured on the first ones. Processor seconds, because other work on the machine does not count there.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from avalanche.benchmarks import benchmark_from_datasets
+from avalanche.benchmarks.scenarios.task_aware import with_task_labels
+from avalanche.benchmarks.utils.classification_dataset import _make_taskaware_classification_dataset
+from avalanche.training.plugins import EvaluationPlugin, EWCPlugin, ReplayPlugin
+from avalanche.training.templates import SupervisedTemplate
+from learning_stream import SITES, thin
+from report import Row, arguments, data_folder, publish, weights_file
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from continual.domain.samples import Sample, Split
+from continual.imaging import decode_image
+from continual.learning import AdaptedNetwork, UpdateRequest, importance_of, learn, resolve_backbone
+from continual.learning.network import embed_prefix
+from continual.learning.streams import Draw, balanced_draws
+from continual.learning.views import standardise, view_of
+from continual.settings import apply_environment, create_workspace, load_settings, prefect_environment
+from flows.adapter_context import AdapterContext, AdapterOptions
+from flows.evaluation import evaluate, labelled_samples
+from flows.ingest import take_in
+from flows.memory import choose_memory
+from flows.requests import Incoming
+from flows.stream_runs import Start, classes_of, release_network
+from flows.workplace import open_workplace
+
+SIDE_PX = 126
+EWC_STRENGTH = 1000.0
+
+
+class PixelNetwork(nn.Module):
+    """The whole model at every step: pixels in, class scores out."""
+
+    def __init__(self, network: AdaptedNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(embed_prefix(self.network.vision, images, self.network.split))
+
+
+class Images(Dataset[tuple[Tensor, int]]):
+    """Draws as pixels; every picture is decoded once and kept in memory, as a careful plain loop would."""
+
+    def __init__(self, draws: Sequence[Draw], pixels: dict[str, np.ndarray]) -> None:
+        self._draws = tuple(draws)
+        self._pixels = pixels
+        self.targets = [draw.target for draw in draws]
+
+    def __len__(self) -> int:
+        return len(self._draws)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        draw = self._draws[index]
+        return standardise(view_of(self._pixels[draw.digest], draw.view), SIDE_PX), draw.target
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bench:
+    """A champion of the first site, the second site's training samples and the memory of the first."""
+
+    context: AdapterContext
+    start: Start
+    fresh: list[Sample]
+    memory: tuple[Sample, ...]
+    everything: list[Sample]
+    pixels: dict[str, np.ndarray]
+
+
+def main() -> None:
+    options = arguments(__doc__ or "").parse_args()
+    manifest = data_folder() / "white_blood_cells" / "manifest.csv"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source = thin(manifest, folder) if options.quick else manifest
+        apply_environment(prefect_environment(load_settings(folder / "workspace")))
+        create_workspace(load_settings(folder / "workspace"))
+        for site in SITES:
+            take_in(str(folder / "workspace"), Incoming(str(source)), site, None)
+        with open_workplace(str(folder / "workspace")) as workplace:
+            raw = measure(workplace, 6 if options.quick else None)
+    publish(rows(raw), raw, options.json)
+
+
+def measure(workplace: Any, steps: int | None) -> dict[str, Any]:
+    """Processor seconds of each way and the balanced accuracy that it ends with on both sites."""
+    settings = AdapterOptions(SIDE_PX)
+    if steps:
+        settings = replace(settings, training=replace(settings.training, steps=steps))
+    context = AdapterContext(workplace, "cost", resolve_backbone(str(weights_file())), settings)
+    bench = prepare(context)
+    mine, plain = deepcopy(bench.start.network), deepcopy(bench.start.network)
+    ours = processor_seconds(lambda: our_update(bench, mine))
+    theirs = processor_seconds(lambda: plain_update(bench, plain))
+    training = settings.training
+    passes = training.steps * training.batch_size / len(labelled_samples(context, SITES[0], Split.TRAIN))
+    joint_steps = round(passes * len(bench.everything) / training.batch_size)
+    few = min(10, joint_steps)
+    network = context.fresh_network(mine.classes)
+    a_step = processor_seconds(lambda: plain_joint(bench, network, few)) / few
+    return {
+        "ours": {"cpu_seconds": ours, "score": scores(context, mine)},
+        "plain": {"cpu_seconds": theirs, "score": scores(context, plain)},
+        "joint": {"cpu_seconds": a_step * joint_steps, "steps": joint_steps, "passes": passes},
+        "steps": training.steps,
+    }
+
+
+def prepare(context: AdapterContext) -> Bench:
+    """Learn the first site; decode what the plain loop will look at."""
+    start = release_network(context, SITES[0], classes_of(context, SITES))
+    memory = choose_memory(context, labelled_samples(context, SITES[0], Split.TRAIN))
+    everything = [sample for site in SITES for sample in labelled_samples(context, site, Split.TRAIN)]
+    pixels = {s.digest: decode_image(context.registry.samples.read(s)).pixels for s in everything}
+    return Bench(context, start, labelled_samples(context, SITES[1], Split.TRAIN), memory, everything, pixels)
+
+
+def our_update(bench: Bench, network: AdaptedNetwork) -> None:
+    """From images that nobody looked at yet to trained weights and their importance: caches are filled here."""
+    context = bench.context
+    context.fill([*bench.fresh, *bench.memory], context.options.training.views, "activations")
+    request = UpdateRequest("replay_ewc", bench.fresh, bench.memory, (), bench.start.importance, network.classes)
+    learn(network, context.cache, request, context.options.training, _silent)
+    kept = choose_memory(context, [*bench.memory, *bench.fresh])
+    importance_of(network, context.cache, kept, _silent)
+
+
+def plain_update(bench: Bench, network: AdaptedNetwork) -> None:
+    """Avalanche's replay and EWC over the whole model, as it comes; the first experience is the memory."""
+    options = bench.context.options.training
+    half = options.batch_size // 2
+    fresh = balanced_draws(bench.fresh, network.classes, options.steps * half, options.views, options.seed)
+    past = [Draw(sample.digest, 0, network.classes.index(str(sample.label))) for sample in bench.memory]
+    plugins = [ReplayPlugin(mem_size=len(past), batch_size=half, batch_size_mem=half), EWCPlugin(EWC_STRENGTH)]
+    loop = plain_loop(PixelNetwork(network), options, plugins, half)
+    known, new = experiences(bench, [past, fresh])
+    # What the champion's own update left behind: its memory and its weights' importance.
+    for plugin in plugins:
+        prepare_plugin(plugin, loop, known)
+    loop.train(new)
+    network.eval()
+
+
+def prepare_plugin(plugin: Any, loop: Any, experience: Any) -> None:
+    """Fill the memory, or measure importance, on an experience without learning it."""
+    loop.experience = experience
+    loop.adapted_dataset = experience.dataset
+    loop.clock.train_exp_counter = 0
+    plugin.after_training_exp(loop)
+    loop.clock.train_exp_counter = 1
+
+
+def plain_joint(bench: Bench, network: AdaptedNetwork, steps: int) -> None:
+    """Joint training from nothing over all sites."""
+    options = bench.context.options.training
+    draws = balanced_draws(bench.everything, network.classes, steps * options.batch_size, options.views, options.seed)
+    loop = plain_loop(PixelNetwork(network), replace(options, steps=steps), [], options.batch_size)
+    loop.train(experiences(bench, [draws])[0])
+
+
+def plain_loop(model: PixelNetwork, options: Any, plugins: list[Any], size: int) -> Any:
+    """Avalanche's template over the weights that train."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    return _Template(
+        model=model,
+        optimizer=torch.optim.AdamW(weights, lr=options.lora_rate, weight_decay=options.weight_decay),
+        criterion=nn.CrossEntropyLoss(label_smoothing=options.label_smoothing),
+        train_mb_size=size,
+        train_epochs=1,
+        device=torch.device("cpu"),
+        plugins=plugins,
+        evaluator=EvaluationPlugin(),
+    )
+
+
+class _Template(SupervisedTemplate):
+    """As it comes, but for one call that would hand frozen weights to the optimizer and break it."""
+
+    def check_model_and_optimizer(self, **kwargs: Any) -> None:
+        """Nothing to adapt."""
+
+
+def experiences(bench: Bench, parts: Sequence[Sequence[Draw]]) -> list[Any]:
+    """One Avalanche experience for each part."""
+    datasets = []
+    for draws in parts:
+        images = Images(draws, bench.pixels)
+        datasets.append(_make_taskaware_classification_dataset(images, targets=images.targets, task_labels=0))
+    return list(with_task_labels(benchmark_from_datasets(train=datasets)).train_stream)
+
+
+def scores(context: AdapterContext, network: AdaptedNetwork) -> dict[str, float]:
+    """Balanced accuracy on the test splits of both sites."""
+    tested = evaluate(context, network, SITES[:2], Split.TEST)
+    return {site: score.balanced_accuracy for site, (_, score) in tested.items()}
+
+
+def processor_seconds(work: Callable[[], None]) -> float:
+    """Processor seconds, all threads together."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def rows(raw: dict[str, Any]) -> list[Row]:
+    """What was asked of an update's cost, beside what it took."""
+    ours, plain, joint = (raw[name]["cpu_seconds"] for name in ("ours", "plain", "joint"))
+    mine, theirs = (float(np.mean(list(raw[name]["score"].values()))) for name in ("ours", "plain"))
+    to_plain, to_joint = ours / plain, ours / joint
+    return [
+        Row("an update, processor seconds", "-", f"{ours:.0f} s", None),
+        Row("the same through plain Avalanche", "-", f"{plain:.0f} s", None),
+        Row("ours over plain", "<= 1/3", f"{to_plain:.2f}", to_plain <= 1 / 3),
+        Row(
+            "mean score of both sites, ours and plain",
+            "not worse",
+            f"{mine:.3f} and {theirs:.3f}",
+            mine >= theirs - 0.01,
+        ),
+        Row(f"joint retraining on four sites, {raw['joint']['steps']} steps", "-", f"{joint:.0f} s", None),
+        Row("ours over joint retraining", "<= 1/5", f"{to_joint:.2f}", to_joint <= 1 / 5),
+    ]
+
+
+def _silent(_steps: int) -> None:
+    """Progress that nobody looks at."""
+
+
+if __name__ == "__main__":
+    main()
