@@ -24,6 +24,7 @@ from continual.learning import (
     check_image_size,
     choose_device,
     first_tuned_block,
+    peft_configuration,
     policy_named,
     read_adapter,
     resolve_backbone,
@@ -68,12 +69,12 @@ def champion_of(workplace: Workplace, adapter: str) -> AdapterVersion | None:
 
 
 def check_release(wanted: Release, device: str) -> None:
-    """Raise the error that making this adapter would end in: memory policy, backbone, device, LoRA, image size."""
+    """Raise the error that making this adapter would end in: memory policy, backbone, device, method, image size."""
     choose_device(device)
     options = options_from_record(wanted.options)
     policy_named(options.plan.replay_policy)
     network = build_network(resolve_backbone(wanted.backbone, wanted.backbone_name))
-    first_tuned_block(network, options.lora)
+    peft_configuration(network, options.lora)
     check_image_size(network, options.image_size)
 
 

@@ -1,4 +1,4 @@
-"""Strategies side by side: every (strategy, order, seed, rank) cell over the same stream, kept as soon as it is done.
+"""Strategies side by side: every (strategy, order, seed, method, rank) cell over the same stream, kept once it is done.
 
 Registers no version. A benchmark that was interrupted goes on where it stopped; one with other settings is refused.
 """
@@ -15,8 +15,22 @@ import numpy as np
 from continual.domain.errors import SettingsError, StreamError
 from continual.domain.metrics import chance_level
 from continual.domain.samples import Split
-from continual.learning import CLOSED_FORMS, STRATEGIES, resolve_backbone
+from continual.learning import (
+    CLOSED_FORMS,
+    PEFT_METHODS,
+    REFERENCES,
+    STRATEGIES,
+    WHOLE_BACKBONE,
+    BackboneWeights,
+    LoraShape,
+    build_network,
+    peft_configuration,
+    peft_method,
+    resolve_backbone,
+    usual_alpha,
+)
 from flows.adapter_context import AdapterContext, AdapterOptions
+from flows.benchmark_page import KIND, kind_of
 from flows.evaluation import labelled_samples
 from flows.ingest import take_in
 from flows.memory_use import PeakMemory
@@ -28,12 +42,16 @@ from flows.terminal import write_json
 from flows.workplace import open_workplace
 
 SUMMARISED = ("acc", "bwt", "fwt", "forgetting", "worst_site", "worst_site_drop", "calibration_error", "auroc")
+CELL = ("strategy", "order", "seed", "rank", "method")
 COSTS = ("trainable_parameters", "cpu_seconds", "seconds", "peak_memory_bytes", "gpu_memory_bytes", "replay_bytes")
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkPlan:
-    """What is compared. `seeds` and `orders` are how many of each; the first order is that of the sites."""
+    """What is compared. `seeds` and `orders` are how many of each; the first order is that of the sites.
+
+    `methods` (of `PEFT_METHODS`) and `ranks` are swept together; those in `options` are not looked at.
+    """
 
     sites: tuple[str, ...]
     strategies: tuple[str, ...]
@@ -43,27 +61,63 @@ class BenchmarkPlan:
     seeds: int = 3
     orders: int = 2
     ranks: tuple[int, ...] = (8,)
+    methods: tuple[str, ...] = ("lora",)
 
     def __post_init__(self) -> None:
-        known = (*STRATEGIES, *CLOSED_FORMS)
+        known = (*STRATEGIES, *REFERENCES, *CLOSED_FORMS)
         unknown = [name for name in self.strategies if name not in known]
         if unknown or not self.strategies:
             raise StreamError(f"no strategy {', '.join(unknown) or 'named'}; choose among {', '.join(known)}")
-        if min(self.seeds, self.orders, *self.ranks) < 1 or len(self.sites) < 2:
+        for name in self.methods:
+            peft_method(name)
+        if min(self.seeds, self.orders, len(self.methods), *self.ranks) < 1 or len(self.sites) < 2:
             raise SettingsError(
-                f"{len(self.sites)} sites, {self.seeds} seeds, {self.orders} orders, ranks {self.ranks}: "
-                "give at least 2 sites and 1 of each other"
+                f"{len(self.sites)} sites, {self.seeds} seeds, {self.orders} orders, ranks {self.ranks}, "
+                f"{len(self.methods)} PEFT methods: give at least 2 sites and 1 of each other"
             )
+
+    def variants(self) -> tuple["Variant", ...]:
+        """What is tuned, one after the other; the whole backbone last, where a reference asks for it."""
+        swept = [
+            Variant(method, rank if PEFT_METHODS[method].ranked else 0)
+            for method in self.methods
+            for rank in self.ranks
+        ]
+        whole = [Variant(WHOLE_BACKBONE, 0)] if any(name in REFERENCES for name in self.strategies) else []
+        return tuple(dict.fromkeys([*swept, *whole]))
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What is tuned: a method of `PEFT_METHODS` at a rank, or `WHOLE_BACKBONE`; 0 where the rank changes nothing."""
+
+    method: str
+    rank: int
+
+    def shape(self, options: AdapterOptions) -> LoraShape:
+        """The shape of such an adapter, in as many blocks as the options say."""
+        rank = self.rank or options.lora.rank
+        return replace(options.lora, rank=rank, alpha=usual_alpha(self.method, rank), method=self.method)
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One run of the benchmark; `order` and `seed` count from 0. Closed forms have no rank (0)."""
+    """One run of the benchmark; `order` and `seed` count from 0. Closed forms have no rank (0) and no method ("")."""
 
     strategy: str
     order: int
     seed: int
     rank: int
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Cells that share a release: what is tuned, the sites in one order, and a seed."""
+
+    variant: Variant
+    sites: tuple[str, ...]
+    seed: int
 
 
 def site_orders(sites: Sequence[str], count: int) -> tuple[tuple[str, ...], ...]:
@@ -79,34 +133,35 @@ def site_orders(sites: Sequence[str], count: int) -> tuple[tuple[str, ...], ...]
 def run_benchmark(workspace: str, incoming: Incoming, plan: BenchmarkPlan, out: Path) -> dict[str, Any]:
     """Ingest, run every cell that `out` does not hold yet, and return everything with its summary.
 
-    Raises SettingsError when `out` holds a benchmark of other settings.
+    Raises SettingsError when `out` holds a benchmark of other settings, LearningError when a variant cannot be built.
     """
+    weights = resolve_backbone(plan.backbone, plan.backbone_name)
+    _check_variants(weights, plan)
     for site in plan.sites:
         take_in(workspace, incoming, site, None)
     with open_workplace(workspace) as workplace:
-        weights = resolve_backbone(plan.backbone, plan.backbone_name)
 
-        def context_of(rank: int, seed: int) -> AdapterContext:
+        def context_of(variant: Variant, seed: int) -> AdapterContext:
             options = plan.options
-            lora = replace(options.lora, rank=rank, alpha=2 * rank)
             training = replace(options.training, seed=options.training.seed + 1000 * seed)
-            return AdapterContext(workplace, "benchmark", weights, replace(options, lora=lora, training=training))
+            changed = replace(options, lora=variant.shape(options), training=training)
+            return AdapterContext(workplace, "benchmark", weights, changed)
 
-        first = context_of(plan.ranks[0], 0)
+        first = context_of(plan.variants()[0], 0)
         found = _begun(out, _settings(first, plan))
         for group, cells in _groups(plan, found["cells"]):
-            _run_group(context_of(*group[1:]), plan, group[0], cells, found, out)
+            _run_group(context_of(group.variant, group.seed), plan, group.sites, cells, found, out)
     found["summary"] = summary(found["cells"])
     write_json(out, found)
     return found
 
 
 def summary(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row per strategy and rank: mean and spread (standard deviation) over seeds and orders, best ACC first."""
+    """One row per strategy, method and rank: mean and spread (standard deviation) over seeds and orders, best first."""
     rows = []
-    for name, rank in dict.fromkeys((cell["strategy"], cell["rank"]) for cell in cells):
-        mine = [cell for cell in cells if (cell["strategy"], cell["rank"]) == (name, rank)]
-        row: dict[str, Any] = {"strategy": name, "rank": rank, "runs": len(mine)}
+    for kind in dict.fromkeys(kind_of(cell) for cell in cells):
+        mine = [cell for cell in cells if kind_of(cell) == kind]
+        row: dict[str, Any] = {**dict(zip(KIND, kind, strict=True)), "runs": len(mine)}
         for key in (*SUMMARISED, *COSTS):
             values = [cell["scores" if key in SUMMARISED else "costs"][key] for cell in mine]
             told = [value for value in values if value is not None]
@@ -115,20 +170,34 @@ def summary(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -row["acc"]["mean"])
 
 
-def _groups(
-    plan: BenchmarkPlan, done: Sequence[Mapping[str, Any]]
-) -> Iterator[tuple[tuple[tuple[str, ...], int, int], list[Cell]]]:
-    """Cells that share a release, (order, rank, seed) by (order, rank, seed); those already done are left out."""
-    finished = {Cell(cell["strategy"], cell["order"], cell["seed"], cell["rank"]) for cell in done}
+def _check_variants(weights: BackboneWeights, plan: BenchmarkPlan) -> None:
+    """Now, since a sweep would otherwise end at the first method that this backbone cannot carry, hours later."""
+    network = build_network(weights)
+    for variant in plan.variants():
+        if variant.method != WHOLE_BACKBONE:
+            peft_configuration(network, variant.shape(plan.options))
+
+
+def _groups(plan: BenchmarkPlan, done: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Group, list[Cell]]]:
+    """Groups with their cells; those already done are left out."""
+    finished = {Cell(**{key: cell[key] for key in CELL}) for cell in done}
     orders = site_orders(plan.sites, plan.orders)
-    for seed, (number, order), (place, rank) in itertools.product(
-        range(plan.seeds), enumerate(orders), enumerate(plan.ranks)
+    for seed, (number, order), (place, variant) in itertools.product(
+        range(plan.seeds), enumerate(orders), enumerate(plan.variants())
     ):
-        names = [name for name in plan.strategies if name in STRATEGIES or place == 0]
-        cells = [Cell(name, number, seed, rank if name in STRATEGIES else 0) for name in names]
+        trained = REFERENCES if variant.method == WHOLE_BACKBONE else STRATEGIES
+        # Training-free classifiers are the same under every variant: the first one brings them along.
+        free = CLOSED_FORMS if place == 0 else {}
+        cells = [
+            Cell(name, number, seed, variant.rank, variant.method)
+            if name in trained
+            else Cell(name, number, seed, 0, "")
+            for name in plan.strategies
+            if name in trained or name in free
+        ]
         missing = [cell for cell in cells if cell not in finished]
         if missing:
-            yield (order, rank, seed), missing
+            yield Group(variant, order, seed), missing
 
 
 def _run_group(
@@ -142,12 +211,14 @@ def _run_group(
     classes = classes_of(context, plan.sites)
     start: Start | None = None
     for cell in cells:
-        say(f"{cell.strategy}: order {cell.order + 1} ({', '.join(sites)}), seed {cell.seed + 1}, rank {cell.rank}")
+        tuned = f"{cell.method or 'nothing'} tuned, rank {cell.rank}"
+        say(f"{cell.strategy}: order {cell.order + 1} ({', '.join(sites)}), seed {cell.seed + 1}, {tuned}")
         with PeakMemory(context.device) as peak:
             if cell.strategy in CLOSED_FORMS:
                 run = run_closed_form(context, cell.strategy, sites, classes)
             else:
-                start = start or release_network(context, sites[0], classes)
+                taught = cell.strategy if cell.strategy in REFERENCES else "naive"
+                start = start or release_network(context, sites[0], classes, taught)
                 run = run_strategy(context, cell.strategy, sites, start)
         found["cells"].append(_record(context, cell, run, peak))
         write_json(out, found)
@@ -183,7 +254,7 @@ def _record(context: AdapterContext, cell: Cell, run: StreamRun, peak: PeakMemor
 
 
 def _settings(context: AdapterContext, plan: BenchmarkPlan) -> dict[str, Any]:
-    """What makes two benchmarks comparable; seeds, orders, strategies and ranks may grow from run to run."""
+    """What makes two benchmarks comparable; seeds, orders, strategies, methods and ranks may grow from run to run."""
     options = plan.options.as_record()
     options["lora"] = {"blocks": options["lora"]["blocks"]}
     counts = {site: len(context.registry.samples.list(site)) for site in plan.sites}
@@ -196,6 +267,9 @@ def _begun(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
         same = found["settings"] == json.loads(json.dumps(settings))
+        for cell in found["cells"]:
+            # Before there were methods, whatever was trained was trained by LoRA.
+            cell.setdefault("method", "" if cell["strategy"] in CLOSED_FORMS else "lora")
     except (ValueError, LookupError, TypeError) as error:
         raise SettingsError(f"{out} is no benchmark's JSON; write to another file with --json") from error
     if not same:

@@ -27,11 +27,12 @@ def benchmark(  # noqa: PLR0913 (one parameter per option)
     workspace: Workspace = HERE,
     labels: Labels = None,
     backbone_name: Annotated[str | None, typer.Option(help="timm name, when the file does not tell.")] = None,
-    strategies: Annotated[str, typer.Option(help="Comma-separated.")] = ALL,
+    strategies: Annotated[str, typer.Option(help="Comma-separated; full tunes the whole backbone.")] = ALL,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 3,
     orders: Annotated[int, typer.Option(min=1, help="How many site orders; the second is the reverse.")] = 2,
     lora_rank: Annotated[str, typer.Option(help="One rank, or several: 2,4,8,16,32.")] = "8",
     lora_blocks: Annotated[int, typer.Option(min=1, help="Last blocks that carry LoRA.")] = 6,
+    peft_method: Annotated[str, typer.Option(help="One, or several: lora,dora,rslora,oft,ia3,orthogonal.")] = "lora",
     image_size: Annotated[int, typer.Option(help="Side in pixels; a multiple of the backbone's patch.")] = 224,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps per update.")] = 200,
     replay_samples: Annotated[int, typer.Option(min=0, help="Replay memory: most samples.")] = 200,
@@ -40,7 +41,7 @@ def benchmark(  # noqa: PLR0913 (one parameter per option)
     """Compare update strategies over seeds and site orders; interrupted, it goes on where it stopped."""
     names, console = split_names(sites), make_console()
     incoming = read_incoming(manifest, labels, names)
-    ranks = _ranks(lora_rank)
+    ranks, methods = _ranks(lora_rank), tuple(split_names(peft_method))
     prepare_workspace(workspace, None)
     with showing_progress(console):
         from continual.domain.change_plan import ChangePlan
@@ -50,12 +51,20 @@ def benchmark(  # noqa: PLR0913 (one parameter per option)
 
         options = AdapterOptions(
             image_size,
-            LoraShape(ranks[0], 2 * ranks[0], lora_blocks),
+            LoraShape(blocks=lora_blocks),
             TrainingOptions(steps=steps),
             ChangePlan(replay_samples=replay_samples),
         )
         plan = BenchmarkPlan(
-            tuple(names), tuple(split_names(strategies)), backbone, backbone_name, options, seeds, orders, ranks
+            tuple(names),
+            tuple(split_names(strategies)),
+            backbone,
+            backbone_name,
+            options,
+            seeds,
+            orders,
+            ranks,
+            methods,
         )
         found = run_benchmark(str(workspace), incoming, plan, json_path)
     from flows.terminal import show_benchmark

@@ -22,6 +22,20 @@ SHOWN = (
     ("gpu_memory_bytes", "GPU MiB", 2.0**-20), ("replay_bytes", "replay MiB", 2.0**-20),
 )  # fmt: skip
 """Key of a summary row, its heading and the factor that brings it to the heading's unit."""
+KIND = ("strategy", "method", "rank")
+"""What tells a summary row, and its cells, from the others."""
+
+
+def kind_of(row: Mapping[str, Any]) -> tuple[str, str, int]:
+    """Strategy, method and rank of a summary row or a cell."""
+    return row["strategy"], row["method"], row["rank"]
+
+
+def title_of(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], rank: str = ", rank ") -> str:
+    """A row's name: its strategy, its rank if it has one, and its method if the rows have been tuned by several."""
+    swept = {each["method"] for each in rows if each["method"] not in {"", each["strategy"]}}
+    method = f", {row['method']}" if len(swept) > 1 and row["method"] in swept else ""
+    return f"{row['strategy']}{method}" + (f"{rank}{row['rank']}" if row["rank"] else "")
 
 
 def spelt(value: Mapping[str, float] | None, factor: float) -> str:
@@ -34,16 +48,14 @@ def spelt(value: Mapping[str, float] | None, factor: float) -> str:
 
 def page(found: Mapping[str, Any]) -> str:
     """The whole page."""
-    names = list(dict.fromkeys((row["strategy"], row["rank"]) for row in found["summary"]))
-    figures = "".join(
-        f"<h2>{escape(_title(name, rank))}</h2>{_figure(_cells(found, name, rank))}" for name, rank in names
-    )
+    rows = found["summary"]
+    figures = "".join(f"<h2>{escape(title_of(row, rows))}</h2>{_figure(_cells(found, row))}" for row in rows)
     sites = ", ".join(found["settings"]["sites"])
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Benchmark of update strategies</title>'
         f"<style>{STYLE}</style><h1>Benchmark of update strategies</h1><p>Sites: {escape(sites)}. Mean and standard "
         "deviation over seeds and orders; balanced accuracy on frozen test splits.</p>"
-        f"{_table(found['summary'])}{figures}</html>"
+        f"{_table(rows)}{figures}</html>"
     )
 
 
@@ -55,18 +67,14 @@ def write_page(path: Path, found: Mapping[str, Any]) -> None:
     draft.replace(path)
 
 
-def _title(name: str, rank: int) -> str:
-    return f"{name}, rank {rank}" if rank else name
-
-
-def _cells(found: Mapping[str, Any], name: str, rank: int) -> list[Mapping[str, Any]]:
-    return [cell for cell in found["cells"] if (cell["strategy"], cell["rank"]) == (name, rank)]
+def _cells(found: Mapping[str, Any], row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [cell for cell in found["cells"] if kind_of(cell) == kind_of(row)]
 
 
 def _table(summary: Sequence[Mapping[str, Any]]) -> str:
     heads = "".join(f"<th>{escape(head)}</th>" for _, head, _ in SHOWN)
     rows = "".join(
-        f"<tr><td>{escape(_title(row['strategy'], row['rank']))}</td>"
+        f"<tr><td>{escape(title_of(row, summary))}</td>"
         + "".join(f"<td>{spelt(row[key], factor)}</td>" for key, _, factor in SHOWN)
         + "</tr>"
         for row in summary

@@ -23,6 +23,7 @@ from continual.learning import (
     network_record,
     read_importance,
     training_environment,
+    update_strategy,
     write_adapter,
 )
 from flows.adapter_context import AdapterContext
@@ -148,8 +149,7 @@ def _check_experience(context: AdapterContext, site: str, experience: Sequence[S
             f"site {site} has {len(experience)} new labelled training samples, the change plan needs {fewest}; "
             "send labels, or release with a lower --minimum-labelled"
         )
-    if strategy not in STRATEGIES:
-        raise StreamError(f"no strategy {strategy!r}; choose one of {', '.join(STRATEGIES)}")
+    update_strategy(strategy)
 
 
 def _start(

@@ -90,6 +90,9 @@ def run(  # noqa: PLR0913 (one parameter per option)
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps per update.")] = 200,
     lora_rank: Annotated[int, typer.Option(min=1)] = 8,
     lora_blocks: Annotated[int, typer.Option(min=1, help="Last blocks that carry LoRA.")] = 6,
+    peft_method: Annotated[
+        str, typer.Option(help="What is tuned: lora, dora, rslora, oft, ia3 or orthogonal.")
+    ] = "lora",
     replay_samples: Annotated[int, typer.Option(min=0, help="Replay memory: most samples.")] = 200,
     replay_bytes: Annotated[int, typer.Option(min=0, help="Replay memory: most bytes of stored images; 0: any.")] = 0,
     replay_policy: Annotated[
@@ -112,14 +115,16 @@ def run(  # noqa: PLR0913 (one parameter per option)
     prepare_workspace(workspace, device)
     with showing_progress(console):
         from continual.domain.change_plan import ChangePlan
-        from continual.learning import LoraShape, TrainingOptions
+        from continual.learning import LoraShape, TrainingOptions, update_strategy, usual_alpha
         from flows.adapter_context import AdapterOptions
         from flows.requests import Release
         from flows.run import run as run_flow
 
+        for reference in split_names(compare):
+            update_strategy(reference)
         options = AdapterOptions(
             image_size,
-            LoraShape(lora_rank, 2 * lora_rank, lora_blocks),
+            LoraShape(lora_rank, usual_alpha(peft_method, lora_rank), lora_blocks, peft_method),
             TrainingOptions(steps=steps, seed=seed),
             ChangePlan(
                 replay_samples=replay_samples,

@@ -9,6 +9,7 @@ from continual.domain.samples import Sample, Split
 from continual.learning import (
     AdaptedNetwork,
     read_importance,
+    update_strategy,
 )
 from flows.adapter_context import AdapterContext
 from flows.evaluation import evaluate
@@ -79,7 +80,11 @@ def derived_scores(service: Sequence[Sequence[float]], sites: Sequence[str], cha
 
 
 def reference_result(context: AdapterContext, strategy: str, sites: Sequence[str]) -> dict[str, Any]:
-    """The same stream under another strategy, from the same release version; nothing is registered."""
+    """The same stream under another strategy, from the same release version; nothing is registered.
+
+    Raises StreamError for a strategy that cannot start from an adapter version, or that does not exist.
+    """
+    update_strategy(strategy)
     release = context.registry.adapters.get(context.name, 1)
     importance = read_importance(context.registry.adapters.files(release), context.device)
     run = run_strategy(context, strategy, sites, Start(context.network_of(release), importance))

@@ -6,6 +6,7 @@ from typing import Any
 from prefect import flow
 
 from continual.domain.drift import Action
+from continual.learning import update_strategy
 from flows.ingest import ingest_site
 from flows.progress import say
 from flows.requests import Incoming, Release
@@ -20,6 +21,8 @@ def run(
     workspace: str, incoming: Incoming, sites: list[str], wanted: Release, strategy: str | None = None
 ) -> dict[str, Any]:
     """Seconds per phase and, per site, what was taken in and what was learnt."""
+    if strategy is not None:
+        update_strategy(strategy)
     kept = check_before_release(workspace, wanted)
     if kept:
         say(f"adapter {wanted.adapter} keeps the options of its release: {', '.join(kept)}")

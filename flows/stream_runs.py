@@ -14,7 +14,7 @@ from continual.domain.metrics import area_under_roc, balanced_accuracy, expected
 from continual.domain.samples import Sample, Split
 from continual.learning import (
     CLOSED_FORMS,
-    STRATEGIES,
+    REFERENCES,
     AdaptedNetwork,
     ClosedForm,
     Importance,
@@ -26,6 +26,7 @@ from continual.learning import (
     learn,
     probabilities,
     softmax,
+    strategy_named,
     targets_of,
 )
 from flows.adapter_context import AdapterContext
@@ -94,20 +95,22 @@ def classes_of(context: AdapterContext, sites: Sequence[str]) -> tuple[str, ...]
     return tuple(sorted({str(sample.label) for site in sites for sample in _training(context, site)}))
 
 
-def release_network(context: AdapterContext, site: str, classes: Sequence[str]) -> Start:
-    """Learn the first site from nothing, as a release does."""
+def release_network(context: AdapterContext, site: str, classes: Sequence[str], strategy: str = "naive") -> Start:
+    """Learn the first site from nothing, as a release does; importance is measured for those who may ask for it."""
     fresh, options = _training(context, site), context.options.training
     context.fill(fresh, options.views, f"{site}: activations")
     network = context.fresh_network(tuple(classes))
     with _Pace() as pace:
-        learn(network, context.cache, UpdateRequest("naive", fresh), options, track(f"{site}: release", options.steps))
+        learn(network, context.cache, UpdateRequest(strategy, fresh), options, track(f"{site}: release", options.steps))
+    if strategy in REFERENCES:
+        return Start(network, {}, pace.wall, pace.cpu)
     measured = importance_of(network, context.cache, choose_memory(context, fresh), lambda _done: None)
     return Start(network, measured, pace.wall, pace.cpu)
 
 
 def run_strategy(context: AdapterContext, strategy: str, sites: Sequence[str], start: Start) -> StreamRun:
     """The stream under an update strategy, from the given start; the memory follows the change plan."""
-    wanted, network, importance = STRATEGIES[strategy], deepcopy(start.network), start.importance
+    wanted, network, importance = strategy_named(strategy), deepcopy(start.network), start.importance
     seen = _training(context, sites[0])
     memory = choose_memory(context, seen)
     rows, paces = [_network_row(context, network, sites, sites[:1])], [_Pace(start.seconds, start.cpu_seconds)]

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from continual.domain.adapters import AdapterVersion
 from continual.domain.drift import DriftReport
-from flows.benchmark_page import SHOWN, spelt
+from flows.benchmark_page import SHOWN, spelt, title_of
 
 
 def print_json(console: Console, value: Any) -> None:
@@ -131,6 +131,6 @@ def show_benchmark(console: Console, found: Mapping[str, Any]) -> None:
         for _, heading, _ in shown:
             table.add_column(heading, justify="right")
         for row in found["summary"]:
-            name = f"{row['strategy']} r{row['rank']}" if row["rank"] else row["strategy"]
+            name = title_of(row, found["summary"], " r")
             table.add_row(name, *(spelt(row[key], factor).replace(" ", "") for key, _, factor in shown))
         console.print(table)

@@ -12,7 +12,7 @@ from continual.domain.adapters import AdapterState, AdapterVersion
 from continual.domain.drift import Action, DriftReport
 from continual.domain.errors import StreamError
 from continual.domain.samples import Split
-from continual.learning import resolve_backbone
+from continual.learning import resolve_backbone, update_strategy
 from flows.adapter_context import (
     AdapterContext,
     champion_of,
@@ -114,7 +114,7 @@ def look_and_learn(
     with open_workplace(workspace) as workplace:
         workplace.registry.updates.reap(STALE_UPDATE)
         context = context_of(workplace, adapter, new_classes=new_classes)
-        chosen = strategy or context.options.plan.strategies[0]
+        chosen = update_strategy(strategy or context.options.plan.strategies[0]).name
         if already_judged(context, site, chosen):
             return "nothing new"
         report = _look(context, workplace, site)

@@ -22,10 +22,18 @@ if TYPE_CHECKING:
     from continual.learning.learner import UpdateRequest, importance_of, learn
     from continual.learning.loop import TrainingOptions
     from continual.learning.memory import POLICIES, Candidates, Capacity, policy_named, select_memory
-    from continual.learning.network import AdaptedNetwork, LoraShape, check_image_size, first_tuned_block
+    from continual.learning.network import (
+        WHOLE_BACKBONE,
+        AdaptedNetwork,
+        LoraShape,
+        check_image_size,
+        first_tuned_block,
+        peft_configuration,
+    )
+    from continual.learning.peft_methods import PEFT_METHODS, peft_method, usual_alpha
     from continual.learning.predictor import Predictor, load_predictor
     from continual.learning.pretraining import pretrain_backbone
-    from continual.learning.strategies import STRATEGIES, Importance
+    from continual.learning.strategies import REFERENCES, STRATEGIES, Importance, strategy_named, update_strategy
 
 # Avalanche's GEM looks for a quadratic solver when it is imported; nothing here uses it.
 for _message in ("no QP solver found", "JAXopt is no longer maintained"):
@@ -42,12 +50,15 @@ _HOMES = {
     "ClosedForm": "closed_form",
     "Importance": "strategies",
     "LoraShape": "network",
+    "PEFT_METHODS": "peft_methods",
     "POLICIES": "memory",
     "Predictor": "predictor",
+    "REFERENCES": "strategies",
     "STRATEGIES": "strategies",
     "SiteScore": "evaluation",
     "TrainingOptions": "loop",
     "UpdateRequest": "learner",
+    "WHOLE_BACKBONE": "network",
     "WeightLine": "interpolation",
     "bound_threads": "devices",
     "calibrate": "calibration",
@@ -63,6 +74,8 @@ _HOMES = {
     "learn": "learner",
     "load_predictor": "predictor",
     "network_record": "adapter_files",
+    "peft_configuration": "network",
+    "peft_method": "peft_methods",
     "policy_named": "memory",
     "pretrain_backbone": "pretraining",
     "probabilities": "evaluation",
@@ -73,16 +86,22 @@ _HOMES = {
     "select_memory": "memory",
     "site_outcomes": "evaluation",
     "softmax": "closed_form",
+    "strategy_named": "strategies",
     "targets_of": "closed_form",
     "training_environment": "environment",
+    "update_strategy": "strategies",
+    "usual_alpha": "peft_methods",
     "weights_from_bytes": "backbones",
     "write_adapter": "adapter_files",
 }
 
 __all__ = [
     "CLOSED_FORMS",
+    "PEFT_METHODS",
     "POLICIES",
+    "REFERENCES",
     "STRATEGIES",
+    "WHOLE_BACKBONE",
     "ActivationCache",
     "ActivationKey",
     "AdaptedNetwork",
@@ -111,6 +130,8 @@ __all__ = [
     "learn",
     "load_predictor",
     "network_record",
+    "peft_configuration",
+    "peft_method",
     "policy_named",
     "pretrain_backbone",
     "probabilities",
@@ -121,8 +142,11 @@ __all__ = [
     "select_memory",
     "site_outcomes",
     "softmax",
+    "strategy_named",
     "targets_of",
     "training_environment",
+    "update_strategy",
+    "usual_alpha",
     "weights_from_bytes",
     "write_adapter",
 ]

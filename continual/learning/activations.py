@@ -18,7 +18,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from continual.domain.samples import Sample
 from continual.learning.cached_files import UNFINISHED, file_of
-from continual.learning.network import embed_prefix, finish_features
+from continual.learning.network import PIXELS, embed_prefix, finish_features
 from continual.learning.views import standardise, view_of
 
 BATCH = 32
@@ -28,7 +28,10 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class ActivationKey:
-    """What an activation depends on besides the image: the weights, the split and the side in pixels."""
+    """What an activation depends on besides the image: the weights, the split and the side in pixels.
+
+    `blocks` is how many blocks lie before the split, or `PIXELS`.
+    """
 
     backbone_digest: str
     blocks: int
@@ -36,7 +39,8 @@ class ActivationKey:
 
     def folder(self) -> str:
         """Name of the folder that holds this key's files."""
-        return f"{self.backbone_digest[:16]}-b{self.blocks}-s{self.image_size}"
+        split = "pixels" if self.blocks == PIXELS else f"b{self.blocks}"
+        return f"{self.backbone_digest[:16]}-{split}-s{self.image_size}"
 
 
 def _write_whole(path: Path, values: np.ndarray) -> None:

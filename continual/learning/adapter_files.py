@@ -16,11 +16,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from continual.domain.errors import AdapterMismatchError
+from continual.domain.errors import AdapterMismatchError, LearningError
 from continual.learning.backbones import BackboneWeights, build_network
 from continual.learning.calibration import COLDEST, HOTTEST
 from continual.learning.model_card import model_card
-from continual.learning.network import AdaptedNetwork, LoraShape, embed_prefix
+from continual.learning.network import WHOLE_BACKBONE, AdaptedNetwork, LoraShape, embed_prefix
+from continual.learning.peft_methods import PEFT_METHODS, described
 from continual.learning.views import standardise
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -57,7 +58,15 @@ def write_adapter(
 
 
 def network_record(network: AdaptedNetwork, weights: BackboneWeights, image_size: int) -> dict[str, Any]:
-    """What loading needs to rebuild the network: plain JSON."""
+    """What loading needs to rebuild the network: plain JSON.
+
+    Raises LearningError for a network whose backbone itself was tuned: it is no adapter on the weights that it names.
+    """
+    if network.shape.method == WHOLE_BACKBONE:
+        raise LearningError(
+            "a network whose whole backbone was tuned cannot become a version: versions are adapters on frozen "
+            f"weights, here {weights.digest[:12]}; learn with a PEFT method instead"
+        )
     return {
         "backbone": weights.name,
         "backbone_digest": weights.digest,
@@ -66,6 +75,8 @@ def network_record(network: AdaptedNetwork, weights: BackboneWeights, image_size
         "lora_rank": network.shape.rank,
         "lora_alpha": network.shape.alpha,
         "lora_blocks": network.shape.blocks,
+        "peft_method": network.shape.method,
+        "tuned_by": described(network.shape.method, network.shape.rank),
         "temperature": network.temperature,
         "trainable_parameters": sum(weight.numel() for weight in network.trainable().values()),
         "trainable_share": network.trainable_share(),
@@ -75,8 +86,9 @@ def network_record(network: AdaptedNetwork, weights: BackboneWeights, image_size
 def read_adapter(weights: BackboneWeights, files: Mapping[str, bytes], device: torch.device) -> AdaptedNetwork:
     """The network of a stored version, proved alive.
 
-    A version from before there were temperatures reads as 1. Raises AdapterMismatchError when the backbone is another,
-    a file is missing, weights do not fit, the temperature is out of bounds, or golden outputs differ.
+    A version from before there were temperatures reads as 1, one from before there were methods as LoRA. Raises
+    AdapterMismatchError when the backbone is another, a file is missing, the method is not known, weights do not fit,
+    the temperature is out of bounds, or golden outputs differ.
     """
     absent = {ADAPTER_WEIGHTS, HEAD_WEIGHTS, GOLDEN_OUTPUTS, RECORD} - set(files)
     if absent:
@@ -87,7 +99,7 @@ def read_adapter(weights: BackboneWeights, files: Mapping[str, bytes], device: t
             f"the version was trained on backbone {shape['backbone_digest'][:12]}, not {weights.digest[:12]}; "
             "load the backbone it names"
         )
-    lora = LoraShape(shape["lora_rank"], shape["lora_alpha"], shape["lora_blocks"])
+    lora = LoraShape(shape["lora_rank"], shape["lora_alpha"], shape["lora_blocks"], _method(shape))
     network = AdaptedNetwork(build_network(weights), lora, shape["classes"])
     network.temperature = _temperature(shape)
     _load_weights(network, files)
@@ -121,6 +133,16 @@ def _golden_pixels() -> list[np.ndarray]:
     return fields
 
 
+def _method(shape: Mapping[str, Any]) -> str:
+    found = shape.get("peft_method", "lora")
+    if found not in PEFT_METHODS:
+        raise AdapterMismatchError(
+            f"the version's PEFT method is {found!r}, this release knows {', '.join(PEFT_METHODS)}; "
+            f"restore its {RECORD}, or use the release that wrote it"
+        )
+    return str(found)
+
+
 def _temperature(shape: Mapping[str, Any]) -> float:
     found = shape.get("temperature", 1.0)
     if not isinstance(found, int | float) or not COLDEST <= found <= HOTTEST:
@@ -136,7 +158,8 @@ def _load_weights(network: AdaptedNetwork, files: Mapping[str, bytes]) -> None:
         network.head.load_state_dict(load(files[HEAD_WEIGHTS]))
     except (RuntimeError, SafetensorError) as error:
         raise AdapterMismatchError(
-            f"the version's weights do not fit LoRA rank {network.shape.rank} and {len(network.classes)} classes: "
+            f"the version's weights do not fit {described(network.shape.method, network.shape.rank)} and "
+            f"{len(network.classes)} classes: "
             f"{str(error).splitlines()[0][:200]}; restore {ADAPTER_WEIGHTS} and {HEAD_WEIGHTS}"
         ) from error
     if outcome.unexpected_keys:

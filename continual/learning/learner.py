@@ -16,7 +16,7 @@ from continual.domain.samples import Sample
 from continual.learning.activations import ActivationCache
 from continual.learning.loop import LoopOrder, TrainingOptions, training_loop
 from continual.learning.network import AdaptedNetwork
-from continual.learning.strategies import STRATEGIES, Importance, Strategy, StrategyContext
+from continual.learning.strategies import Importance, Strategy, StrategyContext, strategy_named
 from continual.learning.strategies.ewc import measure_importance
 from continual.learning.streams import Draw, as_dataset, as_experience, balanced_draws
 from continual.learning.teacher import Teacher, ask_teacher
@@ -53,14 +53,12 @@ def learn(
     options: TrainingOptions,
     progress: Callable[[int], None],
 ) -> float:
-    """Train `network` in place and return the seconds it took; the frozen weights are never touched.
+    """Train `network` in place and return the seconds it took; frozen weights are never touched.
 
     Raises StreamError when the strategy is unknown, the experience has no labels, or a strategy that distils is given a
     past but not the classes that the champion was taught.
     """
-    strategy = STRATEGIES.get(request.strategy)
-    if strategy is None:
-        raise StreamError(f"no strategy {request.strategy!r}; choose one of {', '.join(STRATEGIES)}")
+    strategy = strategy_named(request.strategy)
     started = time.perf_counter()
     torch.manual_seed(options.seed)
     plan = _draw(network, request, strategy, options)

@@ -51,7 +51,8 @@ class AdapterTemplate(SupervisedTemplate):  # type: ignore[misc]  # Avalanche sh
     def forward(self) -> Tensor:
         """Class scores of the current batch, in mixed precision where the device has it."""
         with mixed_precision(self.device):
-            scores: Tensor = self.model(drop_patches(self.mb_x, self.model.vision.num_prefix_tokens, self.patch_share))
+            tokens = self.model.embedded(self.mb_x)
+            scores: Tensor = self.model(drop_patches(tokens, self.model.vision.num_prefix_tokens, self.patch_share))
         return scores.float()
 
 

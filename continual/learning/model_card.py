@@ -13,14 +13,15 @@ def model_card(record: Mapping[str, Any]) -> str:
         for site, values in scores.items()
     )
     gate = record.get("gate", {})
+    tuned_by = network.get("tuned_by") or f"LoRA rank {network['lora_rank']}"
     return f"""---
 library_name: peft
 base_model: {network["backbone"]}
-tags: [medical-imaging, continual-learning, lora]
+tags: [medical-imaging, continual-learning, {network.get("peft_method", "lora")}]
 ---
 # {record.get("adapter", "adapter")}
 
-LoRA rank {network["lora_rank"]} in the last {network["lora_blocks"]} blocks of `{network["backbone"]}`
+{tuned_by} in the last {network["lora_blocks"]} blocks of `{network["backbone"]}`
 (SHA-256 `{network["backbone_digest"]}`), head on class token and mean patch token, images of
 {network["image_size"]} x {network["image_size"]} pixels.
 

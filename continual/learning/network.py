@@ -1,36 +1,48 @@
-"""A frozen vision transformer with LoRA in its last blocks and a head of its own, split at the first tuned block.
+"""A frozen vision transformer with LoRA or a relative in its last blocks, and a head of its own.
 
-The part before the split never changes, so its activations (tokens) can be cached; only the rest runs in training.
-Knows torch, timm's blocks and PEFT; knows nothing of sites, files or strategies.
+It is split at the first tuned block. The part before the split never changes, so its activations (tokens) can be
+cached; only the rest runs in training. Knows torch, timm's blocks and PEFT; knows nothing of sites or strategies.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from peft import LoraConfig, get_peft_model
+from peft import PeftConfig, get_peft_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from continual.domain.errors import LearningError
 from continual.learning.backbones import frozen_features
+from continual.learning.peft_methods import PROJECTIONS, Place, peft_method
 
-LORA_MODULES = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+WHOLE_BACKBONE = "full"
+"""In a method's place: no PEFT layers, every weight of the backbone itself learns. A reference; never registered."""
+PIXELS = -1
+"""In a split's place: what is cached are the images themselves, since even the patch embedding learns."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoraShape:
-    """Size of the low-rank update (Hu et al. 2022): `rank`, scaling `alpha`, and how many last blocks carry one."""
+    """Size of the low-rank update (Hu et al. 2022): `rank`, scaling `alpha`, and how many last blocks carry one.
+
+    `method` names an entry of `PEFT_METHODS`, to whom rank and alpha mean the nearest thing, or is `WHOLE_BACKBONE`.
+    """
 
     rank: int = 8
     alpha: int = 16
     blocks: int = 6
+    method: str = "lora"
 
 
 def first_tuned_block(network: VisionTransformer, shape: LoraShape) -> int:
-    """Index of the first block with LoRA. Raises LearningError when the backbone has fewer blocks than asked for."""
+    """Index of the first block with LoRA, or `PIXELS` where the whole backbone learns.
+
+    Raises LearningError when the backbone has fewer blocks than asked for.
+    """
+    if shape.method == WHOLE_BACKBONE:
+        return PIXELS
     depth = len(network.blocks)
     if not 1 <= shape.blocks <= depth:
         raise LearningError(f"LoRA in the last {shape.blocks} blocks of a backbone with {depth}; choose 1 to {depth}")
@@ -45,20 +57,35 @@ def check_image_size(network: VisionTransformer, side: int) -> None:
         raise LearningError(f"images of {side} pixels do not divide into patches of {patch}; choose {nearest}")
 
 
-def lora_configuration(network: VisionTransformer, shape: LoraShape) -> LoraConfig:
-    """PEFT's configuration: attention and MLP projections of the last blocks, never `patch_embed.proj`."""
-    first, depth = first_tuned_block(network, shape), len(network.blocks)
-    blocks = "|".join(str(number) for number in range(first, depth))
-    modules = "|".join(re.escape(name) for name in LORA_MODULES)
-    return LoraConfig(r=shape.rank, lora_alpha=shape.alpha, target_modules=rf"blocks\.({blocks})\.({modules})")
+def peft_configuration(network: VisionTransformer, shape: LoraShape) -> PeftConfig:
+    """PEFT's configuration: attention and MLP projections of the last blocks, never `patch_embed.proj`.
+
+    Raises LearningError when there is no such method, or it cannot have that rank on this backbone.
+    """
+    first = first_tuned_block(network, shape)
+    if shape.rank < 1:
+        raise LearningError(f"the rank is {shape.rank}; choose 1 or more")
+    layers = [block.get_submodule(name) for block in network.blocks[first:] for name in PROJECTIONS]
+    inputs = tuple(sorted({layer.in_features for layer in layers}))
+    return peft_method(shape.method).make(Place(first, len(network.blocks), inputs, shape.rank, shape.alpha))
+
+
+def embed_pixels(
+    network: VisionTransformer, images: Float[Tensor, "image 3 side side"]
+) -> Float[Tensor, "image token width"]:
+    """Tokens before the first block, with gradients where the embedding's weights have them."""
+    tokens: Tensor = network.norm_pre(network.patch_drop(network._pos_embed(network.patch_embed(images))))
+    return tokens
 
 
 @torch.no_grad()
 def embed_prefix(
     network: VisionTransformer, images: Float[Tensor, "image 3 side side"], blocks: int
 ) -> Float[Tensor, "image token width"]:
-    """Tokens after the first `blocks` blocks of the frozen network."""
-    tokens: Tensor = network.norm_pre(network.patch_drop(network._pos_embed(network.patch_embed(images))))
+    """Tokens after the first `blocks` blocks of the frozen network; at `PIXELS` the images as they are."""
+    if blocks == PIXELS:
+        return images
+    tokens = embed_pixels(network, images)
     for block in network.blocks[:blocks]:
         tokens = block(tokens)
     return tokens
@@ -68,7 +95,9 @@ def embed_prefix(
 def finish_features(
     network: VisionTransformer, tokens: Float[Tensor, "image token width"], blocks: int
 ) -> Float[Tensor, "image feature"]:
-    """Frozen features of tokens taken after `blocks` blocks: class token beside mean patch token."""
+    """Frozen features of what `embed_prefix` gave after `blocks` blocks: class token beside mean patch token."""
+    if blocks == PIXELS:
+        tokens, blocks = embed_pixels(network, tokens), 0
     for block in network.blocks[blocks:]:
         tokens = block(tokens)
     features: Tensor = frozen_features(network, network.norm(tokens))
@@ -76,10 +105,11 @@ def finish_features(
 
 
 class AdaptedNetwork(nn.Module):
-    """Tokens at the split in, class scores (logits) out. Only LoRA weights and the head have gradients.
+    """Tokens at the split in, class scores (logits) out. Only the method's own weights and the head have gradients.
 
     The given network gets LoRA layers in place, drawn from `seed`: build a fresh one for each adapter. `temperature`,
-    above 0, divides the scores wherever probabilities are told; training and golden outputs never see it.
+    above 0, divides the scores wherever probabilities are told; training and golden outputs never see it. With the
+    method `WHOLE_BACKBONE` there are no such layers: the given network's own weights have gradients.
     """
 
     def __init__(self, network: VisionTransformer, shape: LoraShape, classes: Sequence[str], seed: int = 0) -> None:
@@ -91,7 +121,10 @@ class AdaptedNetwork(nn.Module):
         # A stream of chance of its own: what ran before must not decide what an adapter starts from.
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.peft = get_peft_model(network, lora_configuration(network, shape))
+            if shape.method == WHOLE_BACKBONE:
+                self.backbone = network.requires_grad_(requires_grad=True)
+            else:
+                self.peft = get_peft_model(network, peft_configuration(network, shape))
             self.head = nn.Linear(2 * network.embed_dim, len(self.classes))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -99,12 +132,18 @@ class AdaptedNetwork(nn.Module):
     @property
     def vision(self) -> VisionTransformer:
         """The vision transformer with its LoRA layers."""
-        inner: VisionTransformer = self.peft.base_model.model
+        whole = self.shape.method == WHOLE_BACKBONE
+        inner: VisionTransformer = self.backbone if whole else self.peft.base_model.model
         return inner
+
+    def embedded(self, inputs: Float[Tensor, "image *cached"]) -> Float[Tensor, "image token width"]:
+        """What the cache holds as tokens: they are, unless the patch embedding learns and it holds pixels."""
+        return embed_pixels(self.vision, inputs) if self.split == PIXELS and inputs.ndim == 4 else inputs
 
     def features(self, tokens: Float[Tensor, "image token width"]) -> Float[Tensor, "image feature"]:
         """Adapted features: class token beside mean patch token after the tuned blocks."""
-        for block in self.vision.blocks[self.split :]:
+        tokens = self.embedded(tokens)
+        for block in self.vision.blocks[max(self.split, 0) :]:
             tokens = block(tokens)
         return frozen_features(self.vision, self.vision.norm(tokens))
 
@@ -138,7 +177,9 @@ class AdaptedNetwork(nn.Module):
     def train(self, mode: bool = True) -> "AdaptedNetwork":
         """Only the head ever enters train mode: the backbone's dropout and statistics stay as released."""
         super().train(mode)
-        self.peft.eval()
+        for name, part in self.named_children():
+            if name != "head":
+                part.eval()
         return self
 
     def trainable(self) -> dict[str, nn.Parameter]:

@@ -9,7 +9,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from continual.domain.errors import LearningError
 from continual.learning import AdaptedNetwork, LoraShape, build_network, check_image_size, first_tuned_block
 from continual.learning.backbones import frozen_features
-from continual.learning.network import LORA_MODULES, embed_prefix
+from continual.learning.network import embed_prefix
+from continual.learning.peft_methods import PROJECTIONS
 
 
 def _tuned(network):
@@ -25,14 +26,14 @@ def _shaken(network):
 
 
 def test_lora_sits_on_the_projections_of_the_last_blocks_and_never_on_patch_embed(toy):
-    expected = {f"blocks.{block}.{module}" for block in (2, 3) for module in LORA_MODULES}
+    expected = {f"blocks.{block}.{module}" for block in (2, 3) for module in PROJECTIONS}
     assert _tuned(toy.fresh()) == expected
 
 
 def test_lora_on_every_block_still_leaves_patch_embed_alone(toy):
     network = AdaptedNetwork(build_network(toy.weights), LoraShape(2, 4, blocks=4), ("a", "b"))
     assert network.split == 0
-    assert len(_tuned(network)) == 4 * len(LORA_MODULES)
+    assert len(_tuned(network)) == 4 * len(PROJECTIONS)
     assert not any("patch_embed" in name for name in _tuned(network))
 
 

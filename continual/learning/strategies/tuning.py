@@ -42,9 +42,16 @@ WHOLE = Tuning(full_pace, from_the_start)
 
 
 def depth_of(name: str, blocks: int) -> int:
-    """Depth of a trainable parameter in a backbone of `blocks` blocks, from its name; the head's is 0."""
+    """Depth of a trainable parameter in a backbone of `blocks` blocks, from its name; the head's is 0.
+
+    Of a backbone's own weights the last norm counts with the last block, and the embedding lies below all blocks.
+    """
     block = re.search(r"\bblocks\.(\d+)\.", name)
-    return blocks - int(block.group(1)) if block else 0
+    if block:
+        return blocks - int(block.group(1))
+    if not name.startswith("backbone."):
+        return 0
+    return 1 if name.startswith("backbone.norm.") else blocks + 1
 
 
 class Unfreezing(SupervisedPlugin):  # type: ignore[misc]  # Avalanche ships no types

@@ -1,0 +1,128 @@
+"""`continual benchmark` over PEFT methods and with the whole backbone: keys, costs, old files and refusals."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from continual.domain.errors import LearningError, SettingsError
+
+SUBJECTS = tuple(f"t{number}" for number in range(12))
+
+
+@pytest.fixture
+def bench(desk, stream):
+    """A benchmark of two small sites and few steps: `run(**plan)` returns its JSON."""
+    from flows.benchmark import BenchmarkPlan, run_benchmark
+    from flows.requests import Incoming
+
+    rows = [*desk.cells("first", SUBJECTS, seed=1), *desk.cells("second", SUBJECTS, seed=2)]
+    manifest = stream.write_manifest(desk.folder / "manifest.csv", rows)
+    backbone = stream.write_backbone(desk.folder / "backbone.safetensors")
+    options = stream.small_options()
+    options = replace(options, training=replace(options.training, steps=6))
+    plan = BenchmarkPlan(("first", "second"), ("naive",), str(backbone), None, options, 1, 1, (4,))
+
+    def run(**changed):
+        wanted = replace(plan, **changed)
+        return run_benchmark(desk.workspace, Incoming(str(manifest)), wanted, desk.folder / "out.json")
+
+    run.out, run.workspace = desk.folder / "out.json", desk.workspace
+    return run
+
+
+def _kinds(found):
+    return [(cell["strategy"], cell["method"], cell["rank"]) for cell in found["cells"]]
+
+
+def test_methods_and_ranks_are_swept_together_and_a_method_without_a_rank_is_run_once(bench):
+    found = bench(strategies=("naive", "nearest_mean"), methods=("lora", "ia3"), ranks=(4, 2))
+    assert _kinds(found) == [
+        ("naive", "lora", 4),
+        ("nearest_mean", "", 0),
+        ("naive", "lora", 2),
+        ("naive", "ia3", 0),
+    ]
+    trainable = [cell["costs"]["trainable_parameters"] for cell in found["cells"]]
+    assert trainable[0] > trainable[2] > trainable[3] > trainable[1] == 0
+    assert {(row["strategy"], row["method"], row["rank"]) for row in found["summary"]} == set(_kinds(found))
+
+
+def test_a_file_from_before_there_were_methods_goes_on_and_its_cells_count_as_lora(bench):
+    first = bench(strategies=("naive", "nearest_mean"))
+    old = json.loads(bench.out.read_text())
+    for entry in (*old["cells"], *old["summary"]):
+        del entry["method"]
+    bench.out.write_text(json.dumps(old))
+    grown = bench(strategies=("naive", "nearest_mean"), methods=("lora", "rslora"))
+    assert grown["cells"][:2] == first["cells"]
+    assert _kinds(grown) == [("naive", "lora", 4), ("nearest_mean", "", 0), ("naive", "rslora", 4)]
+
+
+def test_full_tunes_the_whole_backbone_once_whatever_is_swept_and_registers_nothing(bench):
+    from continual.learning import build_network, resolve_backbone
+    from registry import open_registry
+
+    found = bench(strategies=("full", "naive"), ranks=(4, 2))
+    assert _kinds(found) == [("naive", "lora", 4), ("naive", "lora", 2), ("full", "full", 0)]
+    full = found["cells"][-1]
+    backbone = build_network(resolve_backbone(str(bench.out.parent / "backbone.safetensors")))
+    whole = sum(weight.numel() for weight in backbone.parameters())
+    assert full["costs"]["trainable_parameters"] == whole + 2 * (2 * backbone.embed_dim) + 2
+    assert full["costs"]["replay_bytes"] == 0
+    assert [len(row) for row in full["result_matrix"]] == [2, 2]
+    registry = open_registry(f"sqlite:///{bench.workspace}/registry.db", f"{bench.workspace}/artifacts")
+    try:
+        assert list(registry.adapters.names()) == []
+    finally:
+        registry.close()
+    assert bench(strategies=("full", "naive"), ranks=(4, 2))["cells"] == found["cells"]
+
+
+def test_what_a_method_cannot_be_is_refused_before_the_intake(bench, tmp_path):
+    with pytest.raises(LearningError, match="no PEFT method 'pissa'; choose one of lora, dora"):
+        bench(methods=("lora", "pissa"))
+    with pytest.raises(LearningError, match="OFT turns blocks of 5 inputs; choose a rank above 1 that divides 48"):
+        bench(methods=("lora", "oft"), ranks=(4, 5))
+    with pytest.raises(SettingsError, match="0 PEFT methods: give at least"):
+        bench(methods=())
+    assert not (tmp_path / "workspace").exists()
+
+
+def _row(strategy, method, rank):
+    return {"strategy": strategy, "method": method, "rank": rank}
+
+
+def test_titles_name_the_method_only_where_several_were_tuned():
+    from flows.benchmark_page import title_of
+
+    one = [_row("naive", "lora", 4), _row("nearest_mean", "", 0), _row("full", "full", 0)]
+    assert [title_of(row, one) for row in one] == ["naive, rank 4", "nearest_mean", "full"]
+    more = [*one, _row("naive", "ia3", 0), _row("ewc", "dora", 8)]
+    assert [title_of(row, more, " r") for row in more] == [
+        "naive, lora r4",
+        "nearest_mean",
+        "full",
+        "naive, ia3",
+        "ewc, dora r8",
+    ]
+
+
+def test_page_and_table_show_every_method(bench, tmp_path):
+    from rich.console import Console
+
+    from flows.benchmark_page import write_page
+    from flows.terminal import show_benchmark
+
+    found = bench(methods=("lora", "ia3"))
+    write_page(tmp_path / "page.html", found)
+    text = (tmp_path / "page.html").read_text()
+    assert text.count("<svg") == 2
+    for title in ("naive, lora, rank 4", "naive, ia3"):
+        assert f"<h2>{title}</h2>" in text
+        assert f"<td>{title}</td>" in text
+    console = Console(record=True, width=160)
+    show_benchmark(console, found)
+    shown = console.export_text()
+    assert "naive, lora r4" in shown
+    assert "naive, ia3" in shown
