@@ -33,6 +33,9 @@ class Settings(BaseSettings):
         default=None, description="Bearer token that HTTP writes need; unset refuses all writes."
     )
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
+    checkpoint_seconds: float = Field(
+        default=15.0, ge=0, description="An update's training state is kept this often; 0 after every step."
+    )
     threads: int = Field(default=0, ge=0, description="Torch threads; 0 leaves one per core.")
     actor: str = Field(default="continual", description="Name written beside every change in the ledger.")
 
@@ -47,6 +50,10 @@ class Settings(BaseSettings):
     def activations_folder(self) -> Path:
         """Where cached activations lie; safe to delete, they are computed again."""
         return self.workspace.absolute() / "activations"
+
+    def training_folder(self) -> Path:
+        """Where states of unfinished updates lie; safe to delete, those updates then start anew."""
+        return self.workspace.absolute() / "training"
 
 
 def load_settings(workspace: Path | None = None, device: str | None = None) -> Settings:

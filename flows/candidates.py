@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from continual.domain.adapters import CHAMPION, AdapterVersion, GateDecision, SiteOutcomes, VersionDraft
@@ -13,11 +14,13 @@ from continual.domain.samples import Sample, Split, label_counts
 from continual.learning import (
     STRATEGIES,
     AdaptedNetwork,
+    Checkpoints,
     Importance,
     SiteScore,
     UpdateRequest,
     WeightLine,
     calibrate,
+    forget_training_state,
     importance_of,
     learn,
     network_record,
@@ -29,7 +32,7 @@ from continual.learning import (
 from flows.adapter_context import AdapterContext
 from flows.evaluation import Stay, evaluate, labelled_samples, stay_near
 from flows.memory import choose_memory, remembered_by
-from flows.progress import track
+from flows.progress import say, track
 from flows.windows import new_labels, new_samples
 from registry import run_gate
 
@@ -81,7 +84,8 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
         context.options.training, seed=context.options.training.seed + (champion.number if champion else 0)
     )
     line = WeightLine(network)
-    seconds = learn(network, context.cache, request, options, track(f"{site}: {strategy}", options.steps))
+    progress = track(f"{site}: {strategy}", options.steps)
+    seconds = learn(network, context.cache, request, options, progress, _checkpoints(context, site, strategy))
     stay = Stay()
     if champion is not None and STRATEGIES[strategy].stays:
         stay = stay_near(context, line, network, _in_order(champion, site))
@@ -130,9 +134,24 @@ def register_candidate(context: AdapterContext, trained: Trained) -> AdapterVers
     files = write_adapter(trained.network, trained.importance, record)
     version = context.registry.adapters.register(draft, files, context.workplace.actor)
     reason = f"learnt {trained.site} with {trained.strategy}"
-    return context.registry.adapters.promote(
+    judged = context.registry.adapters.promote(
         context.name, version.number, gate, CHAMPION, context.workplace.actor, reason
     )
+    forget_training_state(_state_path(context, trained.site, trained.strategy))
+    return judged
+
+
+def _checkpoints(context: AdapterContext, site: str, strategy: str) -> Checkpoints:
+    settings = context.workplace.settings
+    return Checkpoints(
+        _state_path(context, site, strategy), settings.checkpoint_seconds, lambda message: say(f"{site}: {message}")
+    )
+
+
+def _state_path(context: AdapterContext, site: str, strategy: str) -> Path:
+    """One file for each thing that can be under way at once; what is in it says which update it belongs to."""
+    place = sha256_json([context.name, site, strategy])
+    return context.workplace.settings.training_folder() / f"{place[:32]}.safetensors"
 
 
 def _calibrate(context: AdapterContext, trained: Trained) -> None:

@@ -1,4 +1,4 @@
-"""Erasing a subject from every place that holds it: samples, images, quarantine entries, cached activations.
+"""Erasing a subject from every place that holds it: samples, images, quarantine entries, activations, training states.
 
 A replay memory is a list of digests in a version's immutable record; what is not stored is not remembered.
 """
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from continual.domain.errors import SettingsError
 from continual.domain.samples import PSEUDONYM_CHARACTERS, pseudonym
-from continual.learning import cached_digests, forget_activations
+from continual.learning import cached_digests, forget_activations, forget_training_states
 from flows.trained_versions import HOW, TrainedVersion, trained_versions
 from flows.workplace import Workplace
 from registry import Erasure, ErasureOrder
@@ -33,8 +33,9 @@ class Person:
 class ErasureReport:
     """What an erasure did. `erased` is None when nothing was held; `before` is the erasure that came before, if any.
 
-    `activation_files` counts cached files of images that are stored no more; `running_updates` are attempts that had
-    not ended and may still have the subject's images in their hands.
+    `activation_files` counts cached files of images that are stored no more, `training_states` those of unfinished
+    updates, which start anew; `running_updates` are attempts that had not ended and may still have the subject's images
+    in their hands.
     """
 
     site: str
@@ -44,6 +45,7 @@ class ErasureReport:
     activation_files: int
     versions: tuple[TrainedVersion, ...]
     running_updates: tuple[int, ...]
+    training_states: int = 0
 
     def as_record(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -55,6 +57,7 @@ class ErasureReport:
             "artifacts": done.artifacts if done else 0,
             "quarantined": done.quarantined if done else 0,
             "activation_files": self.activation_files,
+            "training_states": self.training_states,
             "ledger_position": done.position if done else None,
             "erased_before": self.before.erased_at.isoformat() if self.before else None,
             "versions": [asdict(version) for version in self.versions],
@@ -85,6 +88,8 @@ def erase_person(workplace: Workplace, person: Person, reason: str) -> ErasureRe
         activation_files=_sweep_activations(workplace),
         versions=versions,
         running_updates=running,
+        # Whose images an unfinished update has learnt is not written on its state: all of them go.
+        training_states=forget_training_states(workplace.settings.training_folder()),
     )
 
 
@@ -103,6 +108,8 @@ def show_erasure(console: Console, report: ErasureReport) -> None:
         )
     if report.activation_files:
         console.print(f"deleted {report.activation_files} cached activation files", highlight=False)
+    if report.training_states:
+        console.print(f"deleted {report.training_states} training states of unfinished updates", highlight=False)
     _show_versions(console, report)
     if report.running_updates:
         listed = ", ".join(map(str, report.running_updates))

@@ -16,6 +16,7 @@ from continual.learning import (
     CLOSED_FORMS,
     REFERENCES,
     AdaptedNetwork,
+    Checkpoints,
     ClosedForm,
     Importance,
     UpdateRequest,
@@ -32,7 +33,10 @@ from continual.learning import (
 from flows.adapter_context import AdapterContext
 from flows.evaluation import labelled_samples, stay_near
 from flows.memory import choose_memory
-from flows.progress import track
+from flows.progress import say, track
+
+# Nothing is kept here, but a batch that does not fit into memory is said.
+ALOUD = Checkpoints(say=say)
 
 ScoresOf = Callable[[Sequence[Sample]], np.ndarray]
 """Probabilities of samples, shape (sample, class)."""
@@ -101,7 +105,8 @@ def release_network(context: AdapterContext, site: str, classes: Sequence[str], 
     context.fill(fresh, options.views, f"{site}: activations")
     network = context.fresh_network(tuple(classes))
     with _Pace() as pace:
-        learn(network, context.cache, UpdateRequest(strategy, fresh), options, track(f"{site}: release", options.steps))
+        progress = track(f"{site}: release", options.steps)
+        learn(network, context.cache, UpdateRequest(strategy, fresh), options, progress, ALOUD)
     if strategy in REFERENCES:
         return Start(network, {}, pace.wall, pace.cpu)
     measured = importance_of(network, context.cache, choose_memory(context, fresh), lambda _done: None)
@@ -122,7 +127,8 @@ def run_strategy(context: AdapterContext, strategy: str, sites: Sequence[str], s
         network.grow_head(sorted({str(sample.label) for sample in fresh}))
         line = WeightLine(network)
         with _Pace() as pace:
-            learn(network, context.cache, request, options, track(f"{strategy}: {site}", options.steps))
+            progress = track(f"{strategy}: {site}", options.steps)
+            learn(network, context.cache, request, options, progress, ALOUD)
         paces.append(pace)
         if wanted.stays:
             stay_near(context, line, network, sites[: position + 1])

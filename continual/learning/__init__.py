@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from continual.learning.activations import ActivationCache, ActivationKey
     from continual.learning.adapter_files import network_record, read_adapter, read_importance, write_adapter
     from continual.learning.backbones import BackboneWeights, build_network, resolve_backbone, weights_from_bytes
-    from continual.learning.cached_files import cached_digests, forget_activations
+    from continual.learning.cached_files import (
+        cached_digests,
+        forget_activations,
+        forget_training_state,
+        forget_training_states,
+    )
     from continual.learning.calibration import calibrate, fit_temperature
     from continual.learning.closed_form import CLOSED_FORMS, ClosedForm, softmax, targets_of
     from continual.learning.devices import bound_threads, choose_device, gpu_peak_bytes, reset_gpu_peak
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
     from continual.learning.predictor import Predictor, load_predictor
     from continual.learning.pretraining import pretrain_backbone
     from continual.learning.strategies import REFERENCES, STRATEGIES, Importance, strategy_named, update_strategy
+    from continual.learning.training_state import Checkpoints
 
 # Avalanche's GEM looks for a quadratic solver when it is imported; nothing here uses it.
 for _message in ("no QP solver found", "JAXopt is no longer maintained"):
@@ -47,6 +53,7 @@ _HOMES = {
     "CLOSED_FORMS": "closed_form",
     "Candidates": "memory",
     "Capacity": "memory",
+    "Checkpoints": "training_state",
     "ClosedForm": "closed_form",
     "Importance": "strategies",
     "LoraShape": "network",
@@ -68,6 +75,8 @@ _HOMES = {
     "check_image_size": "network",
     "first_tuned_block": "network",
     "forget_activations": "cached_files",
+    "forget_training_state": "cached_files",
+    "forget_training_states": "cached_files",
     "fit_temperature": "calibration",
     "gpu_peak_bytes": "devices",
     "importance_of": "learner",
@@ -108,6 +117,7 @@ __all__ = [
     "BackboneWeights",
     "Candidates",
     "Capacity",
+    "Checkpoints",
     "ClosedForm",
     "Importance",
     "LoraShape",
@@ -125,6 +135,8 @@ __all__ = [
     "first_tuned_block",
     "fit_temperature",
     "forget_activations",
+    "forget_training_state",
+    "forget_training_states",
     "gpu_peak_bytes",
     "importance_of",
     "learn",

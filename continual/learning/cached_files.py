@@ -1,6 +1,7 @@
-"""Where cached activations lie, which images have any, and their removal; knows nothing of what is in the files.
+"""Where cached activations lie, which images have any, and their removal; that of training states, too.
 
-A folder per key (backbone, split, side), in it folders by the first two digits of the image's digest.
+Activations: a folder per key (backbone, split, side), in it folders by the first two digits of the image's digest.
+Training states: one file per update in one folder. Knows nothing of what is in the files.
 """
 
 import contextlib
@@ -39,3 +40,22 @@ def forget_activations(folder: Path, digests: Collection[str]) -> int:
             if path.stat().st_mtime < oldest:
                 path.unlink()
     return deleted
+
+
+def forget_training_state(path: Path) -> int:
+    """Delete an update's training state and what killed writers of it left; how many files there were."""
+    drafts = path.parent.glob(f"{path.stem}.*{UNFINISHED}")
+    return sum(_deleted(found) for found in (path, *drafts))
+
+
+def forget_training_states(folder: Path) -> int:
+    """Delete every training state; how many files there were. Updates that did not end start anew."""
+    return sum(_deleted(found) for found in folder.glob("*") if found.is_file())
+
+
+def _deleted(path: Path) -> bool:
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True

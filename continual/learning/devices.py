@@ -6,6 +6,8 @@ import torch
 
 from continual.domain.errors import LearningError
 
+_NO_MEMORY = ("out of memory", "can't allocate memory", "_STATUS_ALLOC_FAILED")
+
 
 def choose_device(wanted: str) -> torch.device:
     """`auto` is the first GPU, else the CPU. Raises LearningError when the named device is not there."""
@@ -45,3 +47,14 @@ def reset_gpu_peak(device: torch.device) -> None:
 def gpu_peak_bytes(device: torch.device) -> int:
     """Most memory that tensors took on a GPU at once since the last reset, in bytes."""
     return int(torch.cuda.max_memory_allocated(device))
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch raised this for want of memory, on a GPU or, by its words alone, on the CPU or inside a library."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
+
+
+def release_memory(device: torch.device) -> None:
+    """Give a GPU's cached blocks back, so that smaller ones can be cut from them."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

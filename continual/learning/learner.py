@@ -3,23 +3,28 @@
 Avalanche's `SupervisedTemplate` drives the loop. Knows nothing of databases, schedules or who asked.
 """
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from continual.domain.errors import StreamError
+from continual.domain.digests import sha256_json
+from continual.domain.errors import LearningError, StreamError
 from continual.domain.samples import Sample
 from continual.learning.activations import ActivationCache
+from continual.learning.environment import training_environment
 from continual.learning.loop import LoopOrder, TrainingOptions, training_loop
 from continual.learning.network import AdaptedNetwork
 from continual.learning.strategies import Importance, Strategy, StrategyContext, strategy_named
 from continual.learning.strategies.ewc import measure_importance
 from continual.learning.streams import Draw, as_dataset, as_experience, balanced_draws
 from continual.learning.teacher import Teacher, ask_teacher
+from continual.learning.training_state import Checkpoints, StateKeeper, digest_of_tensors
+
+NO_CHECKPOINTS = Checkpoints()
+"""Nothing is kept of a training that is cut off, and nobody hears of a batch that is halved."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,14 +57,23 @@ def learn(
     request: UpdateRequest,
     options: TrainingOptions,
     progress: Callable[[int], None],
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
 ) -> float:
     """Train `network` in place and return the seconds it took; frozen weights are never touched.
 
-    Raises StreamError when the strategy is unknown, the experience has no labels, or a strategy that distils is given a
-    past but not the classes that the champion was taught.
+    With checkpoints, an update that was killed and is asked for again goes on from its last kept state, and on the CPU
+    ends with the same weights bit for bit; the earlier run's seconds count. The caller deletes the file when the result
+    is safe. Raises StreamError when the strategy is unknown, the experience has no labels, or a strategy that distils
+    is given a past but not the classes that the champion was taught; LearningError when the micro-batches are out of
+    range or one image does not fit into the device's memory.
     """
     strategy = strategy_named(request.strategy)
-    started = time.perf_counter()
+    if not 1 <= options.accumulate <= options.batch_size:
+        raise LearningError(
+            f"a step of {options.accumulate} micro-batches, must be 1 to the batch size {options.batch_size}; "
+            "correct accumulate"
+        )
+    keeper = StateKeeper(checkpoints, _decided_by(network, cache, request, options) if checkpoints.path else "")
     torch.manual_seed(options.seed)
     plan = _draw(network, request, strategy, options)
     context = StrategyContext(
@@ -71,7 +85,7 @@ def learn(
         teacher=_teacher(network, cache, request, plan) if strategy.distils else None,
         distillation=options.distillation,
     )
-    order = LoopOrder(options, strategy.tuning, bool(plan.replayed), progress)
+    order = LoopOrder(options, strategy.tuning, bool(plan.replayed), progress, keeper)
     trainable = network.trainable()
     try:
         loop = training_loop(network, order, strategy.plugins(context))
@@ -81,7 +95,7 @@ def learn(
         for weight in trainable.values():
             weight.requires_grad_(True)
     network.eval()
-    return time.perf_counter() - started
+    return keeper.seconds
 
 
 def importance_of(
@@ -94,6 +108,26 @@ def importance_of(
     importance = measure_importance(network, tokens, targets)
     progress(len(labelled))
     return importance
+
+
+def _decided_by(
+    network: AdaptedNetwork, cache: ActivationCache, request: UpdateRequest, options: TrainingOptions
+) -> str:
+    """Digest of all that decides an update's weights to the last bit, the machine's libraries and threads included."""
+    device = next(network.parameters()).device
+    samples = {"experience": request.experience, "memory": request.memory, "past": request.past}
+    return sha256_json(
+        {
+            "strategy": request.strategy,
+            "options": asdict(options),
+            "network": asdict(network.shape) | {"classes": network.classes, "taught": request.taught},
+            "activations": asdict(cache.key),
+            "start": digest_of_tensors(network.trainable()),
+            "importance": digest_of_tensors(request.importance or {}),
+            "samples": {name: [[s.digest, s.site, s.label] for s in group] for name, group in samples.items()},
+            "environment": training_environment(device),
+        }
+    )
 
 
 def _draw(network: AdaptedNetwork, request: UpdateRequest, strategy: Strategy, options: TrainingOptions) -> _Plan:

@@ -4,20 +4,25 @@ Knows Avalanche and torch; knows nothing of samples, sites or what a strategy's 
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import torch
+from avalanche.benchmarks.utils.data_loader import MultiDatasetDataLoader
 from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
 
-from continual.learning.devices import mixed_precision
-from continual.learning.network import AdaptedNetwork
+from continual.domain.errors import LearningError
+from continual.learning.devices import is_out_of_memory, mixed_precision, release_memory
+from continual.learning.network import PIXELS, AdaptedNetwork
 from continual.learning.strategies.tuning import Tuning, Unfreezing, depth_of
+from continual.learning.training_state import Moving, StateKeeper, TrainingState, capture, restore, restore_chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +43,131 @@ class TrainingOptions:
     distillation: float = 1.0
     """Strength of the terms that hold the network to what the champion said; 0 turns them off."""
     seed: int = 20260301
+    accumulate: int = 1
+    """Micro-batches that make a step, 1 to `batch_size`: more take less memory, and the same batch is learnt."""
 
 
 class AdapterTemplate(SupervisedTemplate):  # type: ignore[misc]  # Avalanche ships no types
-    """Avalanche's loop with the optimizer left as it was built, and each image seen through a part of its patches."""
+    """Avalanche's loop with the optimizer left as it was built, and each image seen through a part of its patches.
+
+    A batch is learnt in `accumulate` micro-batches, whose gradients add up to the batch's; where one does not fit into
+    the device's memory it is halved. Plugins are shown micro-batches between `before_forward` and `after_backward`, the
+    whole batch otherwise; `draws` are the numbers of the whole batch's draws at any time.
+    """
 
     patch_share = 1.0
+    accumulate = 1
+    resumed: TrainingState | None = None
+    draws: Tensor
+    say: Callable[[str], None]
 
     def check_model_and_optimizer(self, **kwargs: Any) -> None:
         """Nothing to adapt: Avalanche would hand every frozen parameter to the optimizer."""
 
     def forward(self) -> Tensor:
-        """Class scores of the current batch, in mixed precision where the device has it."""
+        """Class scores of the current micro-batch, in mixed precision where the device has it."""
         with mixed_precision(self.device):
             tokens = self.model.embedded(self.mb_x)
-            scores: Tensor = self.model(drop_patches(tokens, self.model.vision.num_prefix_tokens, self.patch_share))
+            scores: Tensor = self.model(tokens if tokens is self.mb_x else self._thinned(tokens))
         return scores.float()
+
+    def training_epoch(self, **kwargs: Any) -> None:
+        """Avalanche's epoch, from the step that a kept state left off at."""
+        batches = _from_step(self.dataloader, self.clock.train_iterations)
+        # Avalanche draws the order of an epoch when its first batch is asked for: what is put back here comes after.
+        first = next(batches, None)
+        if self.resumed is not None:
+            restore_chance(self.resumed, self.device)
+        for self.mbatch in chain([first], batches) if first is not None else ():
+            self._unpack_minibatch()
+            self._before_training_iteration(**kwargs)
+            self.draws = self.mbatch[2]
+            self._learn_batch(self._seen(), **kwargs)
+            self._before_update(**kwargs)
+            self.optimizer_step()
+            self._after_update(**kwargs)
+            self._after_training_iteration(**kwargs)
+
+    def _seen(self) -> list[Tensor]:
+        """The batch with a part of each image's patches; drawn once, so that a batch learnt again is the same.
+
+        Pixels have no patches to leave out yet: their tokens are thinned once the network has embedded them.
+        """
+        return [self.mb_x if self.model.split == PIXELS else self._thinned(self.mb_x), *self.mbatch[1:]]
+
+    def _thinned(self, tokens: Tensor) -> Tensor:
+        return drop_patches(tokens, self.model.vision.num_prefix_tokens, self.patch_share)
+
+    def _learn_batch(self, seen: list[Tensor], **kwargs: Any) -> None:
+        whole = self.mbatch
+        while not self._fits(seen, **kwargs):
+            self._halve(len(seen[0]), seen[0].shape[1])
+        self.mbatch = whole
+
+    def _fits(self, seen: list[Tensor], **kwargs: Any) -> bool:
+        """Whether the batch's gradient could be had in the device's memory."""
+        self.optimizer.zero_grad()
+        size = len(seen[0])
+        try:
+            for part in zip(*(values.tensor_split(min(self.accumulate, size)) for values in seen), strict=True):
+                self.mbatch = list(part)
+                self._add_gradient(len(part[0]) / size, **kwargs)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        return True
+
+    def _add_gradient(self, share: float, **kwargs: Any) -> None:
+        """The micro-batch's part of the batch's gradient; terms that plugins add count by the same share."""
+        self.loss = self._make_empty_loss()
+        self._before_forward(**kwargs)
+        self.mb_output = self.forward()
+        self._after_forward(**kwargs)
+        self.loss += self.criterion()
+        self._before_backward(**kwargs)
+        self.loss = self.loss * share
+        self.backward()
+        self._after_backward(**kwargs)
+
+    def _halve(self, size: int, tokens: int) -> None:
+        """Called outside the handler of the error, which keeps the activations of what did not fit alive."""
+        self.mb_output, self.loss = None, self._make_empty_loss()
+        self.optimizer.zero_grad()
+        release_memory(self.device)
+        tried = -(-size // self.accumulate)
+        if tried == 1:
+            raise LearningError(
+                f"one image of {tokens} tokens does not fit into the memory of {self.device}, and a batch of {size} is "
+                "already learnt one by one; free memory there, or release with a smaller --image-size or --lora-blocks"
+            )
+        self.accumulate = min(2 * self.accumulate, size)
+        self.say(
+            f"a batch of {tried} does not fit into the memory of {self.device}: halved to "
+            f"{-(-size // self.accumulate)}, {self.accumulate} of them make a step"
+        )
+
+
+def _from_step(dataloader: MultiDatasetDataLoader, step: int) -> Iterator[Any]:
+    """The batches of an epoch from `step` on; those before it are drawn as ever, but their images are not read."""
+    loader = dataloader._get_loader()
+    yield from DataLoader(
+        loader.dataset,
+        batch_sampler=_Rest(loader.batch_sampler, step),
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+    )
+
+
+class _Rest(Sampler[list[int]]):
+    """What another sampler gives after its first `skipped` batches."""
+
+    def __init__(self, batches: Sampler[list[int]], skipped: int) -> None:
+        self._batches = batches
+        self._skipped = skipped
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return islice(iter(self._batches), self._skipped, None)
 
 
 def drop_patches(
@@ -73,35 +187,42 @@ def drop_patches(
 
 
 class _Course(SupervisedPlugin):  # type: ignore[misc]  # Avalanche ships no types
-    """Clips gradients, moves the learning rate after every step and tells how many are done."""
+    """Clips gradients, moves the learning rate after every step, keeps the training state, tells how many are done."""
 
-    def __init__(self, schedule: torch.optim.lr_scheduler.LRScheduler, progress: Callable[[int], None]) -> None:
+    def __init__(self, moving: Moving, order: "LoopOrder") -> None:
         super().__init__()
-        self._schedule = schedule
-        self._progress = progress
+        self._moving = moving
+        self._order = order
 
-    def before_update(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ARG002
+    def before_update(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ARG002 (Avalanche's signature)
         """Avalanche calls this between the gradient and the optimizer's step."""
         nn.utils.clip_grad_norm_(list(strategy.model.trainable().values()), max_norm=1.0)
 
-    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ARG002
+    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ARG002 (Avalanche's signature)
         """Avalanche calls this after every step."""
-        self._schedule.step()
-        self._progress(1)
+        self._moving.schedule.step()
+        # Avalanche's clock moves after every other plugin.
+        done, keeper = strategy.clock.train_iterations + 1, self._order.keeper
+        if keeper.due() or done == self._order.options.steps:
+            keeper.write(capture(self._moving, done, keeper.seconds, strategy.accumulate))
+        self._order.progress(1)
 
 
 @dataclass(frozen=True, slots=True)
 class LoopOrder:
-    """What one loop is to do: options, tuning mode, whether half of each batch is new, and who hears of progress."""
+    """What one loop is to do: options, tuning mode, whether half of each batch is new, who hears of progress, and who
+    keeps the training state.
+    """
 
     options: TrainingOptions
     tuning: Tuning
     half: bool
     progress: Callable[[int], None]
+    keeper: StateKeeper
 
 
 def training_loop(network: AdaptedNetwork, order: LoopOrder, plugins: Sequence[SupervisedPlugin]) -> AdapterTemplate:
-    """Avalanche's template, ready to train `network` on one experience.
+    """Avalanche's template, ready to train `network` on one experience, or to go on where an earlier run was cut off.
 
     Weights that the tuning mode opens late or never are left with `requires_grad` off: the caller turns it on again.
     """
@@ -111,7 +232,28 @@ def training_loop(network: AdaptedNetwork, order: LoopOrder, plugins: Sequence[S
     deepest = max(depths.values())
     openings = {name: order.tuning.opening(depth, deepest) for name, depth in depths.items()}
     learning = {name: weight for name, weight in weights.items() if openings[name] < 1}
-    optimizer = torch.optim.AdamW(_rates(learning, depths, order), weight_decay=options.weight_decay)
+    moving = _moving(learning, depths, order)
+    template = AdapterTemplate(
+        model=network,
+        optimizer=moving.optimizer,
+        criterion=nn.CrossEntropyLoss(label_smoothing=options.label_smoothing),
+        train_mb_size=options.batch_size // 2 if order.half else options.batch_size,
+        train_epochs=1,
+        device=moving.device,
+        plugins=[Unfreezing(weights, openings, options.steps), *plugins, _Course(moving, order)],
+        evaluator=_no_evaluator(),
+    )
+    template.patch_share = options.patch_share
+    template.accumulate = options.accumulate
+    template.say = order.keeper.say
+    _go_on(template, moving, order)
+    return template
+
+
+def _moving(weights: dict[str, nn.Parameter], depths: dict[str, int], order: LoopOrder) -> Moving:
+    """The weights that ever learn, under AdamW with a rate for each depth, on one cycle (Smith & Topin 2018)."""
+    options = order.options
+    optimizer = torch.optim.AdamW(_rates(weights, depths, order), weight_decay=options.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],
@@ -119,19 +261,20 @@ def training_loop(network: AdaptedNetwork, order: LoopOrder, plugins: Sequence[S
         # A rise of one step at least: torch's schedule divides by the length of the rise.
         pct_start=max(0.1, 2 / (options.steps + 1)),
     )
-    unfreezing = Unfreezing(weights, openings, options.steps)
-    template = AdapterTemplate(
-        model=network,
-        optimizer=optimizer,
-        criterion=nn.CrossEntropyLoss(label_smoothing=options.label_smoothing),
-        train_mb_size=options.batch_size // 2 if order.half else options.batch_size,
-        train_epochs=1,
-        device=next(network.parameters()).device,
-        plugins=[unfreezing, *plugins, _Course(schedule, order.progress)],
-        evaluator=_no_evaluator(),
-    )
-    template.patch_share = options.patch_share
-    return template
+    return Moving(weights, optimizer, schedule, next(iter(weights.values())).device)
+
+
+def _go_on(template: AdapterTemplate, moving: Moving, order: LoopOrder) -> None:
+    """Start where an earlier run of this update was cut off."""
+    state = order.keeper.read()
+    if state is None:
+        return
+    restore(state, moving)
+    template.resumed = state
+    template.accumulate = state.accumulate
+    template.clock.train_iterations = state.step
+    order.keeper.say(f"training goes on from step {state.step} of {order.options.steps}")
+    order.progress(state.step)
 
 
 def _no_evaluator() -> EvaluationPlugin:

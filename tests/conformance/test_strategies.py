@@ -13,7 +13,16 @@ from avalanche.core import SupervisedPlugin
 
 from continual.domain.errors import StreamError
 from continual.domain.samples import Split
-from continual.learning import STRATEGIES, AdaptedNetwork, UpdateRequest, probabilities, read_adapter, write_adapter
+from continual.learning import (
+    STRATEGIES,
+    AdaptedNetwork,
+    Checkpoints,
+    UpdateRequest,
+    learn,
+    probabilities,
+    read_adapter,
+    write_adapter,
+)
 from continual.learning.strategies import StrategyContext
 from continual.learning.strategies.tuning import depth_of
 
@@ -25,13 +34,18 @@ JOINT = [name for name, strategy in STRATEGIES.items() if strategy.joint]
 
 
 class _Witness(SupervisedPlugin):
-    """Rides along in Avalanche's loop and writes down what the optimizer holds and what is replayed."""
+    """Rides along in Avalanche's loop and writes down what the optimizer holds, gradients and what is replayed."""
 
     def __init__(self) -> None:
         super().__init__()
         self.held: set[int] = set()
         self.batch_sizes: list[int] = []
+        self.gradients: list[torch.Tensor] = []
         self.replayed = 0
+
+    def before_update(self, strategy, **kwargs):  # noqa: ARG002 (Avalanche's signature)
+        found = [weight.grad.flatten() for weight in strategy.model.trainable().values() if weight.grad is not None]
+        self.gradients.append(torch.cat(found).clone())
 
     def after_training_iteration(self, strategy, **kwargs):  # noqa: ARG002 (Avalanche's signature)
         self.held |= {id(weight) for group in strategy.optimizer.param_groups for weight in group["params"]}
@@ -48,6 +62,24 @@ class Update:
     witness: _Witness
 
 
+class _PowerCutError(Exception):
+    """Ends an update from inside, between two steps."""
+
+
+def _watched(toy, champion, name, **changed):
+    """An update as its witness saw it; `changed` overrides training options."""
+    witness, strategy = _Witness(), STRATEGIES[name]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(
+            STRATEGIES, name, replace(strategy, plugins=lambda context: [*strategy.plugins(context), witness])
+        )
+        return Update(toy.learn(champion.network(), champion.request(name), **changed), witness)
+
+
+def _same(one, other):
+    return all(torch.equal(one[key], other[key]) for key in one)
+
+
 @pytest.fixture(scope="session")
 def update_of(toy, champion):
     """Updates by strategy, each made once."""
@@ -55,11 +87,7 @@ def update_of(toy, champion):
 
     def update(name: str) -> Update:
         if name not in made:
-            witness, strategy = _Witness(), STRATEGIES[name]
-            watched = replace(strategy, plugins=lambda context: [*strategy.plugins(context), witness])
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setitem(STRATEGIES, name, watched)
-                made[name] = Update(toy.learn(champion.network(), champion.request(name)), witness)
+            made[name] = _watched(toy, champion, name)
         return made[name]
 
     return update
@@ -108,6 +136,44 @@ def test_a_strategy_is_bit_for_bit_deterministic_under_its_seed(toy, champion, u
     torch.manual_seed(99)  # What the caller drew before must not matter.
     again = toy.learn(champion.network(), champion.request(name)).state_dict()
     assert all(torch.equal(first[key], again[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_update_cut_off_again_and_again_ends_with_the_same_weights_bit_for_bit(
+    toy, champion, update_of, tmp_path, name
+):
+    heard = []
+    checkpoints = Checkpoints(tmp_path / "state.safetensors", every_seconds=0, say=heard.append)
+
+    def run(last: int) -> AdaptedNetwork:
+        network, done = champion.network(), []
+
+        def progress(steps: int) -> None:
+            done.append(steps)
+            if sum(done) == last:
+                raise _PowerCutError
+
+        torch.manual_seed(last)  # What the process drew before it was asked again must not matter.
+        learn(network, toy.cache, champion.request(name), toy.options, progress, checkpoints)
+        return network
+
+    # Early, amid what a tuning mode opens late, and after the last step, whose result is kept too.
+    for cut in (1, 2, 15, 27, 40):
+        with pytest.raises(_PowerCutError):
+            run(last=cut)
+    assert _same(update_of(name).network.state_dict(), run(last=0).state_dict())
+    assert heard == [f"training goes on from step {cut} of 40" for cut in (1, 2, 15, 27, 40)]
+
+
+@pytest.mark.parametrize("parts", [2, 3, 16])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_learnt_in_parts_has_the_gradient_of_the_whole(toy, champion, name, parts):
+    # Terms this strong outweigh the rest of the gradient: one that counted once per part would stand out.
+    strong = {"steps": 3, "regularisation": 1e6, "distillation": 50.0}
+    whole, parted = (_watched(toy, champion, name, accumulate=count, **strong).witness for count in (1, parts))
+    assert parted.batch_sizes == whole.batch_sizes
+    for one, other, rounding in zip(whole.gradients, parted.gradients, (1e-4, 1e-2, 1e-2), strict=True):
+        assert (one - other).norm() <= rounding * one.norm()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,12 +1,14 @@
 """Updates a workspace in a process that is killed at a chosen moment: `kill_an_update.py MOMENT WORKSPACE ...`.
 
-The libraries load once; each update runs in a fork that stops at its moment, says so, and is killed there.
+A moment is a name below, or the number of a training step after which the process stops. The libraries load once; each
+update runs in a fork that stops at its moment, says so, and is killed there.
 """
 
 import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 from flows import candidates
 from flows.run import LEARN_ON_ANY_SHIFT
@@ -21,14 +23,10 @@ def _stop(*_arguments: object) -> None:
 
 
 def _stop_at(moment: str) -> None:
-    if moment == "training":
-        watched = candidates.track
-
-        def track(description, total):
-            # The bar of the update's own steps is named after site and strategy; it moves after each step.
-            return _stop if description == "second: replay_ewc" else watched(description, total)
-
-        candidates.track = track
+    if moment.isdigit():
+        _stop_after_step(int(moment))
+    elif moment == "writing_a_state":
+        _stop_before_renaming(5)
     elif moment == "before_registration":
         AdapterStore.register = _stop
     elif moment == "before_promotion":
@@ -37,6 +35,38 @@ def _stop_at(moment: str) -> None:
         UpdateStore.finish = _stop
     else:
         raise ValueError(moment)
+
+
+def _stop_after_step(wanted: int) -> None:
+    watched = candidates.track
+
+    def track(description, total):
+        # The bar of the update's own steps is named after site and strategy; it moves after each step.
+        if description != "second: replay_ewc":
+            return watched(description, total)
+        done = []
+
+        def advance(steps):
+            done.append(steps)
+            if sum(done) == wanted:
+                _stop()
+
+        return advance
+
+    candidates.track = track
+
+
+def _stop_before_renaming(wanted: int) -> None:
+    """Stops when the state after that many steps is written, but has not yet taken the place of the one before."""
+    written, replace = [], Path.replace
+
+    def stop(path, target):
+        written.append(path) if Path(target).parent.name == "training" else None
+        if len(written) == wanted:
+            _stop()
+        return replace(path, target)
+
+    Path.replace = stop
 
 
 def kill_at(moment: str, workspace: str) -> None:

@@ -1,13 +1,22 @@
 """An update killed by the system at its worst moments, and the same update run again."""
 
+import io
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-BEFORE_PROMOTION = ("training", "before_registration", "before_promotion")
+STEPS = 40
+AT_A_STEP = ("1", "23", str(STEPS))
+KEPT_STEPS = {moment: int(moment) for moment in AT_A_STEP} | {
+    "writing_a_state": 4,
+    "before_registration": STEPS,
+    "before_promotion": STEPS,
+}
+"""Moment before promotion to the step whose training state outlives a kill there."""
 AFTER_PROMOTION = "after_promotion"
 KILLER = Path(__file__).with_name("kill_an_update.py")
 ROOT = Path(__file__).parents[2]
@@ -18,20 +27,56 @@ def states(registry):
     return {version.number: version.state.value for version in registry.adapters.list("cells")}
 
 
+def fresh_desk(stream, released_folder, folder):
+    """A desk with a first version and a second site's samples that nobody has learnt."""
+    shutil.copytree(released_folder, folder)
+    desk = stream.Desk(folder)
+    desk.take_in(desk.cells("second", SHIFTED, seed=2), "second", "cells")
+    return desk
+
+
+def learnt_aloud(desk):
+    """What came of the update, and every line that a person at the terminal sees."""
+    from flows.progress import progress_bars
+
+    with io.StringIO() as terminal:
+        with progress_bars(Console(file=terminal, width=200)):
+            outcome = desk.learn("second")
+        return outcome, [line.strip() for line in terminal.getvalue().splitlines()]
+
+
+def states_kept(desk):
+    return list((Path(desk.workspace) / "training").glob("*"))
+
+
+def version_files(desk):
+    """Every file of the second version, byte for byte."""
+    with desk.registry() as registry:
+        return registry.adapters.files(registry.adapters.current("cells"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(stream, released_folder, tmp_path_factory):
+    """Files of the second version as an update makes them that nobody kills."""
+    desk = fresh_desk(stream, released_folder, tmp_path_factory.mktemp("undisturbed") / "desk")
+    outcome, lines = learnt_aloud(desk)
+    assert outcome == "version 2 accepted"
+    assert not any("goes on" in line for line in lines)
+    assert states_kept(desk) == []
+    return version_files(desk)
+
+
 @pytest.fixture(scope="module")
 def killed(stream, released_folder, tmp_path_factory, command_environment):
     """Moment to a desk whose update was killed there; one process loads the libraries for all of them."""
     desks = {}
-    for moment in (*BEFORE_PROMOTION, AFTER_PROMOTION):
-        folder = tmp_path_factory.mktemp(moment) / "desk"
-        shutil.copytree(released_folder, folder)
-        desks[moment] = stream.Desk(folder)
-        desks[moment].take_in(desks[moment].cells("second", SHIFTED, seed=2), "second", "cells")
+    for moment in (*KEPT_STEPS, AFTER_PROMOTION):
+        desks[moment] = fresh_desk(stream, released_folder, tmp_path_factory.mktemp(moment) / "desk")
     arguments = [argument for moment, desk in desks.items() for argument in (moment, desk.workspace)]
     ended = subprocess.run(
         [sys.executable, KILLER, *arguments],
         cwd=ROOT,
-        env=command_environment(PYTHONPATH=str(ROOT)),
+        env=command_environment(PYTHONPATH=str(ROOT), CONTINUAL_CHECKPOINT_SECONDS="0"),
         capture_output=True,
         text=True,
         timeout=300,
@@ -41,13 +86,19 @@ def killed(stream, released_folder, tmp_path_factory, command_environment):
     return desks
 
 
-@pytest.mark.parametrize("moment", BEFORE_PROMOTION)
-def test_a_killed_update_changes_nothing_in_service_and_running_it_again_finishes_it(killed, moment):
-    desk = killed[moment]
+@pytest.mark.parametrize("moment", KEPT_STEPS)
+def test_a_killed_update_changes_nothing_in_service_and_running_it_again_ends_with_the_same_version(
+    killed, undisturbed, moment
+):
+    desk, step = killed[moment], KEPT_STEPS[moment]
     with desk.registry() as registry:
         assert registry.adapters.current("cells").number == 1
         assert registry.updates.list("cells")[0].outcome == "running"
-    assert desk.learn("second") == "version 2 accepted"
+    outcome, lines = learnt_aloud(desk)
+    assert outcome == "version 2 accepted"
+    assert f"second: training goes on from step {step} of {STEPS}" in lines
+    assert version_files(desk) == undisturbed
+    assert states_kept(desk) == []
     assert desk.learn("second") == "nothing new"
     with desk.registry() as registry:
         assert states(registry) == {1: "accepted", 2: "accepted"}

@@ -211,6 +211,17 @@ def test_an_update_that_runs_meanwhile_is_named_and_its_version_afterwards(relea
     assert erase(released, subject=subject).running_updates == ()
 
 
+def test_an_erasure_takes_the_states_of_unfinished_updates_with_it(released):
+    subject = remembered_subject(released, "first")
+    folder = Path(released.workspace) / "training"
+    folder.mkdir(exist_ok=True)
+    for name in ("one.safetensors", "one.abc.part"):
+        (folder / name).touch()
+    report = erase(released, subject=subject)
+    assert (report.training_states, report.as_record()["training_states"]) == (2, 2)
+    assert list(folder.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("person", "reason", "remedy"),
     [

@@ -69,12 +69,20 @@ class ScoreMatching(SupervisedPlugin):  # type: ignore[misc]  # Avalanche ships 
         self._teacher = teacher
         self._strength = strength
 
-    def penalty(self, scores: Scores, numbers: Numbers) -> Float[Tensor, ""]:
-        """The term that is added; zero where no draw is replayed or the scores are still the champion's."""
+    def penalty(self, scores: Scores, numbers: Numbers, batch: Numbers | None = None) -> Float[Tensor, ""]:
+        """The term that is added; zero where no draw is replayed or the scores are still the champion's.
+
+        `batch` holds the draws of the whole batch where `numbers` are a part of it: the loop weighs a part by its share
+        of the batch, and this mean needs it weighed by its share of the replayed draws.
+        """
         apart = (scores[:, : self._teacher.classes] - self._teacher.said(numbers)).square()
         kept = apart[self._teacher.replayed(numbers)]
-        return self._strength * kept.mean() if len(kept) else 0.0 * apart.sum()
+        if not len(kept):
+            return 0.0 * apart.sum()
+        whole = numbers if batch is None else batch
+        weight = len(kept) * len(whole) / (len(numbers) * int(self._teacher.replayed(whole).sum()))
+        return self._strength * weight * kept.mean()
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ARG002 (Avalanche's signature)
         """Avalanche calls this between the loss and its gradient."""
-        strategy.loss += self.penalty(strategy.mb_output, strategy.mbatch[2])
+        strategy.loss += self.penalty(strategy.mb_output, strategy.mbatch[2], strategy.draws)

@@ -20,6 +20,8 @@ class StrategyContext:
 
     `memory` is an Avalanche dataset of replayed draws; `anchor` holds the champion's trainable weights; `teacher` what
     the champion said of every draw. `regularisation` and `distillation` scale the terms that are added to the loss.
+    Such a term is a mean over the draws that the plugin is shown, or does not depend on them: where a batch is learnt
+    in parts, the loop weighs each part by its share.
     """
 
     memory: Any | None

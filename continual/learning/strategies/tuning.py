@@ -65,10 +65,10 @@ class Unfreezing(SupervisedPlugin):  # type: ignore[misc]  # Avalanche ships no 
         self._weights = weights
         self._openings = openings
         self._steps = steps
-        self._done = 0
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ARG002 (Avalanche's signature)
-        """Avalanche calls this before every forward pass."""
+        """Avalanche calls this before every step."""
+        # From the loop's own clock: an update that goes on after a kill does not begin at 0.
+        share = strategy.clock.train_iterations / self._steps
         for name, weight in self._weights.items():
-            weight.requires_grad_(self._openings[name] <= self._done / self._steps)
-        self._done += 1
+            weight.requires_grad_(self._openings[name] <= share)
