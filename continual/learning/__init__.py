@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from continual.learning.cached_files import cached_digests, forget_activations
     from continual.learning.calibration import calibrate, fit_temperature
     from continual.learning.closed_form import CLOSED_FORMS, ClosedForm, softmax, targets_of
+    from continual.learning.closed_form_network import ClosedFormNetwork
+    from continual.learning.closed_form_versions import (
+        read_closed_form,
+        read_closed_form_learner,
+        write_closed_form,
+    )
     from continual.learning.devices import bound_threads, choose_device, gpu_peak_bytes, reset_gpu_peak
     from continual.learning.environment import training_environment
     from continual.learning.evaluation import SiteScore, probabilities, site_outcomes
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
     from continual.learning.predictor import Predictor, load_predictor
     from continual.learning.pretraining import pretrain_backbone
     from continual.learning.strategies import STRATEGIES, Importance
+    from continual.learning.version_networks import VersionNetwork, image_scores, read_version, version_record
 
 # Avalanche's GEM looks for a quadratic solver when it is imported; nothing here uses it.
 for _message in ("no QP solver found", "JAXopt is no longer maintained"):
@@ -40,6 +47,7 @@ _HOMES = {
     "Candidates": "memory",
     "Capacity": "memory",
     "ClosedForm": "closed_form",
+    "ClosedFormNetwork": "closed_form_network",
     "Importance": "strategies",
     "LoraShape": "network",
     "POLICIES": "memory",
@@ -48,6 +56,7 @@ _HOMES = {
     "SiteScore": "evaluation",
     "TrainingOptions": "loop",
     "UpdateRequest": "learner",
+    "VersionNetwork": "version_networks",
     "WeightLine": "interpolation",
     "bound_threads": "devices",
     "calibrate": "calibration",
@@ -59,6 +68,7 @@ _HOMES = {
     "forget_activations": "cached_files",
     "fit_temperature": "calibration",
     "gpu_peak_bytes": "devices",
+    "image_scores": "version_networks",
     "importance_of": "learner",
     "learn": "learner",
     "load_predictor": "predictor",
@@ -67,7 +77,10 @@ _HOMES = {
     "pretrain_backbone": "pretraining",
     "probabilities": "evaluation",
     "read_adapter": "adapter_files",
+    "read_closed_form": "closed_form_versions",
+    "read_closed_form_learner": "closed_form_versions",
     "read_importance": "adapter_files",
+    "read_version": "version_networks",
     "reset_gpu_peak": "devices",
     "resolve_backbone": "backbones",
     "select_memory": "memory",
@@ -75,8 +88,10 @@ _HOMES = {
     "softmax": "closed_form",
     "targets_of": "closed_form",
     "training_environment": "environment",
+    "version_record": "version_networks",
     "weights_from_bytes": "backbones",
     "write_adapter": "adapter_files",
+    "write_closed_form": "closed_form_versions",
 }
 
 __all__ = [
@@ -90,12 +105,14 @@ __all__ = [
     "Candidates",
     "Capacity",
     "ClosedForm",
+    "ClosedFormNetwork",
     "Importance",
     "LoraShape",
     "Predictor",
     "SiteScore",
     "TrainingOptions",
     "UpdateRequest",
+    "VersionNetwork",
     "WeightLine",
     "bound_threads",
     "build_network",
@@ -107,6 +124,7 @@ __all__ = [
     "fit_temperature",
     "forget_activations",
     "gpu_peak_bytes",
+    "image_scores",
     "importance_of",
     "learn",
     "load_predictor",
@@ -115,7 +133,10 @@ __all__ = [
     "pretrain_backbone",
     "probabilities",
     "read_adapter",
+    "read_closed_form",
+    "read_closed_form_learner",
     "read_importance",
+    "read_version",
     "reset_gpu_peak",
     "resolve_backbone",
     "select_memory",
@@ -123,8 +144,10 @@ __all__ = [
     "softmax",
     "targets_of",
     "training_environment",
+    "version_record",
     "weights_from_bytes",
     "write_adapter",
+    "write_closed_form",
 ]
 
 
