@@ -20,7 +20,7 @@ def run(
     workspace: str, incoming: Incoming, sites: list[str], wanted: Release, strategy: str | None = None
 ) -> dict[str, Any]:
     """Seconds per phase and, per site, what was taken in and what was learnt."""
-    kept = check_before_release(workspace, wanted)
+    kept = check_before_release(workspace, wanted, strategy)
     if kept:
         say(f"adapter {wanted.adapter} keeps the options of its release: {', '.join(kept)}")
     seconds: dict[str, float] = {"ingest": 0.0, "release": 0.0, "update": 0.0}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from continual.learning.backbones import BackboneWeights, build_network, resolve_backbone, weights_from_bytes
     from continual.learning.cached_files import cached_digests, forget_activations
     from continual.learning.calibration import calibrate, fit_temperature
-    from continual.learning.closed_form import CLOSED_FORMS, ClosedForm, softmax, targets_of
+    from continual.learning.closed_form import CLOSED_FORMS, ClosedForm, Readout, softmax, targets_of
     from continual.learning.closed_form_network import ClosedFormNetwork
     from continual.learning.closed_form_versions import (
         read_closed_form,
@@ -52,6 +52,7 @@ _HOMES = {
     "LoraShape": "network",
     "POLICIES": "memory",
     "Predictor": "predictor",
+    "Readout": "closed_form",
     "STRATEGIES": "strategies",
     "SiteScore": "evaluation",
     "TrainingOptions": "loop",
@@ -109,6 +110,7 @@ __all__ = [
     "Importance",
     "LoraShape",
     "Predictor",
+    "Readout",
     "SiteScore",
     "TrainingOptions",
     "UpdateRequest",
