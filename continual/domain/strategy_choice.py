@@ -78,7 +78,7 @@ def _reason(
     chosen: CandidateFigures, best: CandidateFigures, as_good: Sequence[CandidateFigures], tolerance: float
 ) -> str:
     if len(as_good) == 1:
-        return f"{chosen.strategy} has the best validation mean, {chosen.mean:.3f}, and no other left is within {tolerance:g}."
+        return f"{chosen.strategy} has the best validation mean, {chosen.mean:.3f}; no other is within {tolerance:g}."
     against = "the best" if chosen is best else f"within {tolerance:g} of the best, {best.mean:.3f} of {best.strategy}"
     return (
         f"{chosen.strategy} is the cheapest of the {len(as_good)} that are not worse: its validation mean, "

@@ -29,6 +29,10 @@ def _stop_at(moment: str) -> None:
             return _stop if description == "second: replay_ewc" else watched(description, total)
 
         candidates.track = track
+    elif moment == "choosing":
+        # One candidate is trained and another is about to be; the steps of the last of the usual ones move this bar.
+        watched_too = candidates.track
+        candidates.track = lambda text, total: _stop if text == "second: replay_lwf" else watched_too(text, total)
     elif moment == "before_registration":
         AdapterStore.register = _stop
     elif moment == "before_promotion":
@@ -46,7 +50,8 @@ def kill_at(moment: str, workspace: str) -> None:
         os.dup2(writable, 1)
         os.close(readable)
         _stop_at(moment)
-        look_and_learn(workspace, "cells", "second", None, LEARN_ON_ANY_SHIFT)
+        strategy = "auto" if moment == "choosing" else None
+        look_and_learn(workspace, "cells", "second", strategy, LEARN_ON_ANY_SHIFT)
         os._exit(0)
     os.close(writable)
     with os.fdopen(readable) as said:
