@@ -138,7 +138,7 @@ def run_closed_form(context: AdapterContext, name: str, sites: Sequence[str], cl
 
 
 def _run(
-    sites: Sequence[str], rows: Sequence[Row], paces: Sequence[_Pace], trainable: int, replay_bytes: int
+    sites: Sequence[str], rows: Sequence[Row], paces: Sequence[Pace], trainable: int, replay_bytes: int
 ) -> StreamRun:
     return StreamRun(
         sites=tuple(sites),

@@ -228,7 +228,7 @@ class RandomProjection:
     def stored_bytes(self) -> int:
         """Half of the symmetric Gram matrix, cross products and 16-bit projection."""
         size = len(self._gram)
-        return size * (size + 1) // 2 * self._gram.itemsize + self._cross.nbytes + 2 * self._projection.size
+        return int(size * (size + 1) // 2 * self._gram.itemsize + self._cross.nbytes + 2 * self._projection.size)
 
     def _weights(self, ridge: float) -> Float[np.ndarray, "projected klass"]:
         return np.linalg.solve(self._gram + ridge * np.eye(len(self._gram)), self._cross)

@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from continual.learning.activations import ActivationCache
-from continual.learning.closed_form import Readout, Scores
+from continual.learning.closed_form import Features, Readout, Scores
 from continual.learning.network import embed_prefix, finish_features
 
 
@@ -34,7 +34,8 @@ class ClosedFormNetwork:
     @property
     def device(self) -> torch.device:
         """Where the backbone lies; the readout is numpy's, on the processor."""
-        return next(self.vision.parameters()).device
+        device: torch.device = next(self.vision.parameters()).device
+        return device
 
     def cached_scores(self, cache: ActivationCache, digests: Sequence[str], progress: Callable[[int], None]) -> Scores:
         """Class scores of cached images, rows in the order given; `progress` is told how many."""
@@ -45,12 +46,16 @@ class ClosedFormNetwork:
         return scores
 
     @torch.inference_mode()
-    def image_scores(self, images: Float[Tensor, "image 3 side side"]) -> Float[Tensor, "image klass"]:
-        """Class scores of standardised images, through the whole path from pixels; float64, on the processor."""
+    def image_features(self, images: Float[Tensor, "image 3 side side"]) -> Features:
+        """Frozen features of standardised images."""
         depth = len(self.vision.blocks)
         tokens = embed_prefix(self.vision, images.to(self.device), depth)
-        features = finish_features(self.vision, tokens, depth).cpu().numpy()
-        return torch.from_numpy(self.readout.scores(features))
+        features: Features = finish_features(self.vision, tokens, depth).cpu().numpy()
+        return features
+
+    def image_scores(self, images: Float[Tensor, "image 3 side side"]) -> Float[Tensor, "image klass"]:
+        """Class scores of standardised images, through the whole path from pixels; float64, on the processor."""
+        return torch.from_numpy(self.readout.scores(self.image_features(images)))
 
     def calibrated(self, scores: Float[Tensor, "image klass"]) -> Float[Tensor, "image klass"]:
         """Probabilities of class scores at the temperature (Guo et al. 2017); classes keep their order."""
