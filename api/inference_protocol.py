@@ -22,6 +22,7 @@ from api.schemas import Version
 from api.service import service_of
 from api.serving import Pixels, Prediction, checked, decoded
 from api.uploads import read_body
+from continual.domain.adapters import CLOSED_FORM, kind_of
 
 IMAGES_PER_CALL = 16
 
@@ -88,7 +89,7 @@ def metadata(service: Held, name: AdapterName, number: Number | None = None) -> 
     return {
         "name": name,
         "versions": [str(version.number)],
-        "platform": "peft_lora",
+        "platform": "closed_form" if kind_of(version.record) == CLOSED_FORM else "peft_lora",
         "inputs": [{"name": "image", "datatype": "BYTES", "shape": [-1]}],
         "outputs": [
             {"name": "scores", "datatype": "FP32", "shape": [-1, len(version.classes)]},

@@ -17,8 +17,11 @@ from continual.learning import (
     ActivationKey,
     AdaptedNetwork,
     BackboneWeights,
+    ClosedFormNetwork,
     LoraShape,
+    Readout,
     TrainingOptions,
+    VersionNetwork,
     bound_threads,
     build_network,
     check_image_size,
@@ -27,6 +30,7 @@ from continual.learning import (
     peft_configuration,
     policy_named,
     read_adapter,
+    read_version,
     resolve_backbone,
     weights_from_bytes,
 )
@@ -124,9 +128,17 @@ class AdapterContext:
         """The version in service, or None before the first release."""
         return champion_of(self.workplace, self.name)
 
-    def network_of(self, version: AdapterVersion) -> AdaptedNetwork:
+    def network_of(self, version: AdapterVersion) -> VersionNetwork:
         """A stored version's network, proved alive."""
+        return read_version(self.weights, self.registry.adapters.files(version), self.device)
+
+    def lora_network_of(self, version: AdapterVersion) -> AdaptedNetwork:
+        """A stored version's network, where it has LoRA weights; AdapterMismatchError where it has none."""
         return read_adapter(self.weights, self.registry.adapters.files(version), self.device)
+
+    def closed_form_network(self, method: str, classes: Sequence[str], readout: Readout) -> ClosedFormNetwork:
+        """A closed form's readout on this backbone."""
+        return ClosedFormNetwork(build_network(self.weights).to(self.device), method, classes, readout)
 
     def fresh_network(self, classes: Sequence[str]) -> AdaptedNetwork:
         """An untrained adapter on this backbone."""

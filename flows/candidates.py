@@ -6,32 +6,39 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from continual.domain.adapters import CHAMPION, AdapterVersion, GateDecision, SiteOutcomes, VersionDraft
 from continual.domain.digests import sha256_json
 from continual.domain.errors import StreamError
 from continual.domain.metrics import BALANCED_ACCURACY, chance_level
 from continual.domain.samples import Sample, Split, label_counts
+from continual.domain.strategy_choice import Choice
 from continual.learning import (
     STRATEGIES,
     AdaptedNetwork,
     Checkpoints,
+    ClosedFormNetwork,
     Importance,
     SiteScore,
     UpdateRequest,
+    VersionNetwork,
     WeightLine,
     calibrate,
     forget_training_state,
     importance_of,
     learn,
-    network_record,
     read_importance,
     training_environment,
-    update_strategy,
+    version_record,
     write_adapter,
+    write_closed_form,
 )
 from flows.adapter_context import AdapterContext
 from flows.evaluation import Stay, evaluate, labelled_samples, stay_near
+from flows.lineage import learnt_samples, newest_of_lora
 from flows.memory import choose_memory, remembered_by
+from flows.pace import Pace
 from flows.progress import say, track
 from flows.windows import new_labels, new_samples
 from registry import run_gate
@@ -41,11 +48,15 @@ Tested = Mapping[str, tuple[SiteOutcomes, SiteScore]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trained:
-    """A network after learning one site, before anyone judged it; it also saw `replayed` and `past` samples."""
+    """A network after learning one site, before anyone judged it; it also saw `replayed` and `past` samples.
+
+    `start` is the number of the version whose weights or sums it goes on from, None for a beginning; a closed form has
+    `sums` to go on from, a LoRA network `importance`.
+    """
 
     site: str
     strategy: str
-    network: AdaptedNetwork
+    network: VersionNetwork
     parent: AdapterVersion | None
     experience: tuple[Sample, ...]
     memory: tuple[Sample, ...]
@@ -54,14 +65,18 @@ class Trained:
     replayed: int = 0
     past: int = 0
     stay: Stay = field(default_factory=Stay)
+    start: int | None = None
+    cpu_seconds: float = 0.0
+    sums: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def trained_on(self) -> tuple[str, ...]:
         """Sites in the order learnt, the newest last."""
-        return _in_order(self.parent, self.site)
+        return order_learnt(self.parent, self.site)
 
 
-def _in_order(parent: AdapterVersion | None, newest: str) -> tuple[str, ...]:
+def order_learnt(parent: AdapterVersion | None, newest: str) -> tuple[str, ...]:
+    """The parent's sites in the order learnt, then the newest."""
     earlier = parent.trained_on if parent else ()
     return (*(site for site in earlier if site != newest), newest)
 
@@ -69,26 +84,33 @@ def _in_order(parent: AdapterVersion | None, newest: str) -> tuple[str, ...]:
 def train_candidate(context: AdapterContext, champion: AdapterVersion | None, site: str, strategy: str) -> Trained:
     """Learn a site's new training samples from the champion.
 
-    Raises StreamError when there are too few labels for the change plan.
+    Over a closed-form champion the weights start from the nearest ancestor that has LoRA weights, and what was learnt
+    since then is learnt with the new samples. Raises StreamError when there are too few labels for the change plan.
     """
-    experience = [s for s in new_samples(context, champion, site) if s.split is Split.TRAIN and s.label is not None]
-    _check_experience(context, site, experience, strategy)
+    experience = labelled_experience(context, champion, site)
     remembered = remembered_by(context.registry, champion)
-    past = _past(context, champion) if STRATEGIES[strategy].joint else []
-    context.fill([*experience, *remembered, *past], context.options.training.views, f"{site}: activations")
-    network, importance = _start(context, champion, [*experience, *remembered, *past])
-    taught = champion.classes if champion else ()
-    request = UpdateRequest(strategy, experience, remembered, past, importance or None, taught)
+    start = newest_of_lora(context, champion)
+    joint = STRATEGIES[strategy].joint
+    past = _past(context, champion) if joint else []
+    missed = [] if joint or start is champion else learnt_samples(context, champion, start)
+    seen = [*missed, *experience, *remembered, *past]
+    context.fill(seen, context.options.training.views, f"{site}: activations")
+    network, importance = _start(context, start, classes_after(context, champion, seen))
+    taught = start.classes if start else ()
+    # Weights that start from nothing have nothing to replay: everything learnt so far is among what was missed.
+    replayed = remembered if start else []
+    request = UpdateRequest(strategy, [*missed, *experience], replayed, past, importance or None, taught)
     # Each update draws its own batches; the seed still depends only on the plan and the place in the lineage.
     options = replace(
         context.options.training, seed=context.options.training.seed + (champion.number if champion else 0)
     )
     line = WeightLine(network)
     progress = track(f"{site}: {strategy}", options.steps)
-    seconds = learn(network, context.cache, request, options, progress, _checkpoints(context, site, strategy))
+    with Pace() as pace:
+        seconds = learn(network, context.cache, request, options, progress, _checkpoints(context, site, strategy))
     stay = Stay()
-    if champion is not None and STRATEGIES[strategy].stays:
-        stay = stay_near(context, line, network, _in_order(champion, site))
+    if start is not None and STRATEGIES[strategy].stays:
+        stay = stay_near(context, line, network, order_learnt(champion, site))
     memory = choose_memory(context, [*remembered, *experience])
     measured = importance_of(network, context.cache, memory, track(f"{site}: weight importance", len(memory)))
     return Trained(
@@ -100,14 +122,19 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
         memory=memory,
         importance=measured,
         learn_seconds=seconds,
-        replayed=len(remembered) if STRATEGIES[strategy].replays else 0,
-        past=len(past),
+        replayed=len(replayed) if STRATEGIES[strategy].replays else 0,
+        past=len(past) + len(missed),
         stay=stay,
+        start=start.number if start else None,
+        cpu_seconds=pace.cpu,
     )
 
 
-def register_candidate(context: AdapterContext, trained: Trained) -> AdapterVersion:
-    """Judge a trained network by the gate, register it as a version and move the alias if it was accepted."""
+def register_candidate(context: AdapterContext, trained: Trained, choice: Choice | None = None) -> AdapterVersion:
+    """Judge a trained network by the gate, register it as a version and move the alias if it was accepted.
+
+    `choice` is how it was chosen among others, kept in its record.
+    """
     started = time.perf_counter()
     _calibrate(context, trained)
     tested = evaluate(context, trained.network, trained.trained_on, Split.TEST)
@@ -118,6 +145,9 @@ def register_candidate(context: AdapterContext, trained: Trained) -> AdapterVers
     gate = run_gate(_outcomes(tested), _outcomes(before), past, context.options.plan)
     seconds = {"learn": trained.learn_seconds, "evaluate": time.perf_counter() - started}
     record = _record(context, trained, tested, gate)
+    costs: dict[str, Any] = {"seconds": seconds}
+    if choice is not None:
+        record["choice"], costs["choice"] = choice.without_costs(), choice.as_record()
     draft = VersionDraft(
         adapter=context.name,
         parent=trained.parent.number if trained.parent else None,
@@ -127,17 +157,17 @@ def register_candidate(context: AdapterContext, trained: Trained) -> AdapterVers
         classes=trained.network.classes,
         metric=BALANCED_ACCURACY,
         metrics={site: score.balanced_accuracy for site, (_, score) in tested.items()},
-        record=record | {"seconds": seconds},
+        record=record | costs,
     )
     context.registry.artifacts.put(context.weights.data)
     # Without the seconds: an update that was killed after this point then registers the same folder, not a second one.
-    files = write_adapter(trained.network, trained.importance, record)
-    version = context.registry.adapters.register(draft, files, context.workplace.actor)
+    version = context.registry.adapters.register(draft, _folder(trained, record), context.workplace.actor)
     reason = f"learnt {trained.site} with {trained.strategy}"
     judged = context.registry.adapters.promote(
         context.name, version.number, gate, CHAMPION, context.workplace.actor, reason
     )
-    forget_training_state(_state_path(context, trained.site, trained.strategy))
+    for strategy in (each.strategy for each in choice.candidates) if choice else (trained.strategy,):
+        forget_training_state(_state_path(context, trained.site, strategy))
     return judged
 
 
@@ -161,31 +191,48 @@ def _calibrate(context: AdapterContext, trained: Trained) -> None:
     calibrate(trained.network, context.cache, held, track(f"{trained.site}: temperature", len(held)))
 
 
-def _check_experience(context: AdapterContext, site: str, experience: Sequence[Sample], strategy: str) -> None:
+def labelled_experience(context: AdapterContext, champion: AdapterVersion | None, site: str) -> list[Sample]:
+    """A site's labelled training samples that the champion has not learnt; StreamError when they are too few."""
+    experience = [s for s in new_samples(context, champion, site) if s.split is Split.TRAIN and s.label is not None]
     fewest = context.options.plan.minimum_labelled
     if len(experience) < fewest:
         raise StreamError(
             f"site {site} has {len(experience)} new labelled training samples, the change plan needs {fewest}; "
             "send labels, or release with a lower --minimum-labelled"
         )
-    update_strategy(strategy)
+    return experience
 
 
-def _start(
+def classes_after(
     context: AdapterContext, champion: AdapterVersion | None, samples: Sequence[Sample]
-) -> tuple[AdaptedNetwork, Importance]:
-    """The network that an update starts from: the champion's, its head grown by new labels where the plan allows it."""
+) -> tuple[str, ...]:
+    """The champion's classes, then the samples' new ones; StreamError where the change plan does not allow new ones."""
     if champion is None:
-        return context.fresh_network(tuple(label_counts(samples))), {}
+        return tuple(label_counts(samples))
     unknown = new_labels(champion, samples)
     if unknown and not context.options.plan.new_classes:
         raise StreamError(
             f"labels {list(unknown)} are not among the adapter's classes {list(champion.classes)}; correct the labels, "
             "or allow new classes with --new-classes"
         )
-    network = context.network_of(champion)
-    network.grow_head(unknown)
-    return network, read_importance(context.registry.adapters.files(champion), context.device)
+    return (*champion.classes, *unknown)
+
+
+def _start(
+    context: AdapterContext, start: AdapterVersion | None, classes: Sequence[str]
+) -> tuple[AdaptedNetwork, Importance]:
+    """The network that an update starts from: a stored version's, its head grown to the classes, or a fresh one."""
+    if start is None:
+        return context.fresh_network(classes), {}
+    network = context.lora_network_of(start)
+    network.grow_head(classes)
+    return network, read_importance(context.registry.adapters.files(start), context.device)
+
+
+def _folder(trained: Trained, record: Mapping[str, Any]) -> dict[str, bytes]:
+    if isinstance(trained.network, ClosedFormNetwork):
+        return write_closed_form(trained.network, trained.sums, record)
+    return write_adapter(trained.network, trained.importance, record)
 
 
 def _past(context: AdapterContext, champion: AdapterVersion | None) -> list[Sample]:
@@ -206,8 +253,9 @@ def _record(context: AdapterContext, trained: Trained, tested: Tested, gate: Gat
         "adapter": context.name,
         "strategy": trained.strategy,
         "parent": parent.number if parent else None,
+        "start": trained.start,
         "trained_on": list(trained.trained_on),
-        "network": network_record(trained.network, context.weights, context.options.image_size),
+        "network": version_record(trained.network, context.weights, context.options.image_size),
         "options": context.options.as_record(),
         "scores": {site: asdict(score) for site, (_, score) in tested.items()},
         "validation": {site: score.balanced_accuracy for site, (_, score) in validated.items()},

@@ -49,7 +49,10 @@ app.add_typer(adapters_app, name="adapters")
 app.add_typer(drift_app, name="drift")
 app.add_typer(memory_app, name="memory")
 
-Strategy = Annotated[str | None, typer.Option(help="Update strategy; default: the change plan's first.")]
+Strategy = Annotated[
+    str | None,
+    typer.Option(help="Update strategy, or auto: try those allowed, keep the cheapest not worse. Default: the first."),
+]
 NewClasses = Annotated[
     bool, typer.Option("--new-classes", help="Let labels the adapter never saw become classes of it.")
 ]
@@ -86,6 +89,9 @@ def run(  # noqa: PLR0913 (one parameter per option)
     backbone_name: Annotated[str | None, typer.Option(help="timm name, when the file does not tell.")] = None,
     image_size: Annotated[int, typer.Option(help="Side in pixels; a multiple of the backbone's patch.")] = 224,
     strategy: Strategy = None,
+    allow: Annotated[
+        str, typer.Option(help="Strategies the change plan allows; the first is the default, auto chooses among them.")
+    ] = "replay_ewc",
     compare: Annotated[str, typer.Option(help="Reference strategies, e.g. naive,joint; nothing is registered.")] = "",
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps per update.")] = 200,
     lora_rank: Annotated[int, typer.Option(min=1)] = 8,
@@ -127,6 +133,7 @@ def run(  # noqa: PLR0913 (one parameter per option)
             LoraShape(lora_rank, usual_alpha(peft_method, lora_rank), lora_blocks, peft_method),
             TrainingOptions(steps=steps, seed=seed),
             ChangePlan(
+                strategies=tuple(split_names(allow)),
                 replay_samples=replay_samples,
                 replay_bytes=replay_bytes,
                 replay_policy=replay_policy,

@@ -7,7 +7,7 @@ import numpy as np
 
 from continual.domain.adapters import SiteOutcomes
 from continual.domain.samples import Sample, Split
-from continual.learning import AdaptedNetwork, SiteScore, WeightLine, site_outcomes
+from continual.learning import AdaptedNetwork, SiteScore, VersionNetwork, WeightLine, site_outcomes
 from flows.adapter_context import AdapterContext
 from flows.progress import track
 
@@ -31,7 +31,7 @@ def labelled_samples(context: AdapterContext, site: str, split: Split) -> list[S
 
 
 def evaluate(
-    context: AdapterContext, network: AdaptedNetwork, sites: Sequence[str], split: Split
+    context: AdapterContext, network: VersionNetwork, sites: Sequence[str], split: Split
 ) -> dict[str, tuple[SiteOutcomes, SiteScore]]:
     """A network's outcomes and scores on one split of every named site; sites without labels there are left out."""
     found = {}

@@ -9,7 +9,7 @@ from rich.table import Table
 from continual.domain.adapters import CHAMPION
 from continual.domain.drift import DriftReport
 from continual.domain.errors import NotFoundError
-from flows.terminal import show_gate, show_versions
+from flows.terminal import show_choice, show_gate, show_versions
 from flows.workplace import Workplace
 
 
@@ -87,11 +87,12 @@ def show_adapters(console: Console, rows: list[dict[str, Any]]) -> None:
 
 
 def show_adapter(console: Console, workplace: Workplace, adapter: str) -> None:
-    """Versions, the newest version's gate, and the champion's moves."""
+    """Versions, the newest version's choice and gate, and the champion's moves."""
     detail = adapter_detail(workplace, adapter)
     adapters = workplace.registry.adapters
     versions = adapters.list(adapter)
     show_versions(console, versions, detail["aliases"].get(CHAMPION))
+    show_choice(console, versions[-1])
     show_gate(console, versions[-1])
     for move in adapters.history(adapter, CHAMPION):
         origin = move.from_version if move.from_version is not None else "-"

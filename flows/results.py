@@ -6,17 +6,13 @@ from typing import Any
 from continual.domain.adapters import AdapterState, AdapterVersion
 from continual.domain.metrics import BALANCED_ACCURACY, chance_level, summarise
 from continual.domain.samples import Sample, Split
-from continual.learning import (
-    AdaptedNetwork,
-    read_importance,
-    update_strategy,
-)
+from continual.learning import VersionNetwork, read_importance, update_strategy
 from flows.adapter_context import AdapterContext
 from flows.evaluation import evaluate
 from flows.stream_runs import Start, run_strategy
 
 
-def matrix_row(context: AdapterContext, network: AdaptedNetwork, sites: Sequence[str]) -> dict[str, float]:
+def matrix_row(context: AdapterContext, network: VersionNetwork, sites: Sequence[str]) -> dict[str, float]:
     """Balanced accuracy of one network on each site's frozen test split."""
     tested = evaluate(context, network, sites, Split.TEST)
     return {site: score.balanced_accuracy for site, (_, score) in tested.items()}
@@ -87,7 +83,7 @@ def reference_result(context: AdapterContext, strategy: str, sites: Sequence[str
     update_strategy(strategy)
     release = context.registry.adapters.get(context.name, 1)
     importance = read_importance(context.registry.adapters.files(release), context.device)
-    run = run_strategy(context, strategy, sites, Start(context.network_of(release), importance))
+    run = run_strategy(context, strategy, sites, Start(context.lora_network_of(release), importance))
     chance = [chance_level(_labels(context, site)) for site in sites]
     return {"result_matrix": run.matrix, **derived_scores(run.matrix, sites, chance)}
 
@@ -118,8 +114,9 @@ def _labels(context: AdapterContext, site: str) -> list[str]:
 
 
 def _weights_bytes(version: AdapterVersion) -> int:
-    names = ("adapter_model.safetensors", "head.safetensors")
-    return sum(version.files[name][1] for name in names)
+    """What serving needs beside the backbone, whichever kind the version is of."""
+    names = ("adapter_model.safetensors", "head.safetensors", "closed_form.safetensors", "projection.safetensors")
+    return sum(version.files[name][1] for name in names if name in version.files)
 
 
 def _calibration(version: AdapterVersion) -> dict[str, float]:

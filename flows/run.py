@@ -6,7 +6,6 @@ from typing import Any
 from prefect import flow
 
 from continual.domain.drift import Action
-from continual.learning import update_strategy
 from flows.ingest import ingest_site
 from flows.progress import say
 from flows.requests import Incoming, Release
@@ -21,9 +20,7 @@ def run(
     workspace: str, incoming: Incoming, sites: list[str], wanted: Release, strategy: str | None = None
 ) -> dict[str, Any]:
     """Seconds per phase and, per site, what was taken in and what was learnt."""
-    if strategy is not None:
-        update_strategy(strategy)
-    kept = check_before_release(workspace, wanted)
+    kept = check_before_release(workspace, wanted, strategy)
     if kept:
         say(f"adapter {wanted.adapter} keeps the options of its release: {', '.join(kept)}")
     seconds: dict[str, float] = {"ingest": 0.0, "release": 0.0, "update": 0.0}

@@ -3,7 +3,6 @@
 The benchmark stands on it, and so do the references of `continual run`.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -17,8 +16,8 @@ from continual.learning import (
     REFERENCES,
     AdaptedNetwork,
     Checkpoints,
-    ClosedForm,
     Importance,
+    Readout,
     UpdateRequest,
     WeightLine,
     calibrate,
@@ -33,6 +32,7 @@ from continual.learning import (
 from flows.adapter_context import AdapterContext
 from flows.evaluation import labelled_samples, stay_near
 from flows.memory import choose_memory
+from flows.pace import Pace
 from flows.progress import say, track
 
 # Nothing is kept here, but a batch that does not fit into memory is said.
@@ -78,22 +78,6 @@ class Start:
     cpu_seconds: float = 0.0
 
 
-@dataclass(slots=True)
-class _Pace:
-    """Seconds on the wall and on the processors of one stretch of work."""
-
-    wall: float = 0.0
-    cpu: float = 0.0
-
-    def __enter__(self) -> "_Pace":
-        self.wall, self.cpu = -time.perf_counter(), -time.process_time()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.wall += time.perf_counter()
-        self.cpu += time.process_time()
-
-
 def classes_of(context: AdapterContext, sites: Sequence[str]) -> tuple[str, ...]:
     """Every label that a training sample of the sites carries, in alphabetical order."""
     return tuple(sorted({str(sample.label) for site in sites for sample in _training(context, site)}))
@@ -104,7 +88,7 @@ def release_network(context: AdapterContext, site: str, classes: Sequence[str], 
     fresh, options = _training(context, site), context.options.training
     context.fill(fresh, options.views, f"{site}: activations")
     network = context.fresh_network(tuple(classes))
-    with _Pace() as pace:
+    with Pace() as pace:
         progress = track(f"{site}: release", options.steps)
         learn(network, context.cache, UpdateRequest(strategy, fresh), options, progress, ALOUD)
     if strategy in REFERENCES:
@@ -118,7 +102,7 @@ def run_strategy(context: AdapterContext, strategy: str, sites: Sequence[str], s
     wanted, network, importance = strategy_named(strategy), deepcopy(start.network), start.importance
     seen = _training(context, sites[0])
     memory = choose_memory(context, seen)
-    rows, paces = [_network_row(context, network, sites, sites[:1])], [_Pace(start.seconds, start.cpu_seconds)]
+    rows, paces = [_network_row(context, network, sites, sites[:1])], [Pace(start.seconds, start.cpu_seconds)]
     for position, site in enumerate(sites[1:], start=1):
         fresh, past = _training(context, site), seen if wanted.joint else ()
         context.fill([*fresh, *memory], context.options.training.views, f"{site}: activations")
@@ -126,7 +110,7 @@ def run_strategy(context: AdapterContext, strategy: str, sites: Sequence[str], s
         request = UpdateRequest(strategy, fresh, memory, past, importance, network.classes)
         network.grow_head(sorted({str(sample.label) for sample in fresh}))
         line = WeightLine(network)
-        with _Pace() as pace:
+        with Pace() as pace:
             progress = track(f"{strategy}: {site}", options.steps)
             learn(network, context.cache, request, options, progress, ALOUD)
         paces.append(pace)
@@ -151,18 +135,19 @@ def run_closed_form(context: AdapterContext, name: str, sites: Sequence[str], cl
         fresh = _features(context, _training(context, site), classes)
         held = [s for seen in sites[: position + 1] for s in labelled_samples(context, seen, Split.VALIDATION)]
         validation = _features(context, held, classes)
-        with _Pace() as pace:
+        with Pace() as pace:
             model.learn(*fresh)
             model.settle(*validation)
+            readout = model.readout()
         cells = [(sample.site, sample.label) for sample in held]
-        temperature = fit_temperature(model.scores(validation[0]), validation[1], cells)
+        temperature = fit_temperature(readout.scores(validation[0]), validation[1], cells)
         paces.append(pace)
-        rows.append(_row(context, _closed_form_scores(context, model, temperature), classes, sites))
+        rows.append(_row(context, _closed_form_scores(context, readout, temperature), classes, sites))
     return _run(sites, rows, paces, 0, model.stored_bytes())
 
 
 def _run(
-    sites: Sequence[str], rows: Sequence[Row], paces: Sequence[_Pace], trainable: int, replay_bytes: int
+    sites: Sequence[str], rows: Sequence[Row], paces: Sequence[Pace], trainable: int, replay_bytes: int
 ) -> StreamRun:
     return StreamRun(
         sites=tuple(sites),
@@ -199,9 +184,9 @@ def _row(context: AdapterContext, scores_of: ScoresOf, classes: Sequence[str], s
     return Row(accuracy, calibration, area)
 
 
-def _closed_form_scores(context: AdapterContext, model: ClosedForm, temperature: float) -> ScoresOf:
+def _closed_form_scores(context: AdapterContext, readout: Readout, temperature: float) -> ScoresOf:
     def scores(samples: Sequence[Sample]) -> np.ndarray:
-        return softmax(model.scores(context.cache.features([sample.digest for sample in samples])) / temperature)
+        return softmax(readout.scores(context.cache.features([sample.digest for sample in samples])) / temperature)
 
     return scores
 

@@ -102,6 +102,29 @@ def show_gate(console: Console, version: AdapterVersion) -> None:
     console.print(table)
 
 
+def show_choice(console: Console, version: AdapterVersion) -> None:
+    """How the version was chosen among its candidates; nothing where its strategy was named."""
+    choice = version.record.get("choice")
+    if not choice:
+        return
+    console.print(f"Choice: {choice['reason']}", highlight=False)
+    table = Table(title="Candidates, on validation splits", title_justify="left")
+    for heading in ("strategy", "mean", "worst change", "at", "CPU s", ""):
+        table.add_column(heading)
+    for row in choice["candidates"]:
+        change = row["worst_change"]
+        table.add_row(
+            row["strategy"],
+            f"{row['mean']:.3f}",
+            "-" if change is None else f"{change:+.3f}",
+            row["worst_site"] or "-",
+            f"{row['cpu_seconds']:.1f}",
+            "<- chosen" if row["strategy"] == choice["chosen"] else "",
+        )
+    if choice["candidates"]:
+        console.print(table)
+
+
 def show_report(console: Console, report: DriftReport) -> None:
     """A drift report: the sentence first, then the signals."""
     console.print(f"[bold]{report.site}[/bold]: {report.verdict.value} -> {report.action.value}", highlight=False)

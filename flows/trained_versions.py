@@ -49,7 +49,8 @@ def trained_versions(
         for version in versions:
             parent = None if version.parent is None else by_number[version.parent]
             how = _directly(version, parent, training, arrived)
-            if how is None and version.parent in hows:
+            # A closed form that was fitted anew has no version's weights in it; older records start from the parent.
+            if how is None and version.record.get("start", version.parent) in hows:
                 how = INHERITED
             if how is not None and hows.get(version.number, POSSIBLY) == POSSIBLY:
                 hows[version.number] = how

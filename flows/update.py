@@ -12,7 +12,7 @@ from continual.domain.adapters import AdapterState, AdapterVersion
 from continual.domain.drift import Action, DriftReport
 from continual.domain.errors import StreamError
 from continual.domain.samples import Split
-from continual.learning import resolve_backbone, update_strategy
+from continual.learning import resolve_backbone
 from flows.adapter_context import (
     AdapterContext,
     champion_of,
@@ -21,7 +21,8 @@ from flows.adapter_context import (
     options_from_record,
     options_kept,
 )
-from flows.candidates import register_candidate, train_candidate
+from flows.candidates import register_candidate
+from flows.choice import candidate_of, check_strategies
 from flows.requests import Release
 from flows.windows import look_at_site, new_labels, new_samples
 from flows.workplace import Workplace, open_workplace
@@ -32,7 +33,7 @@ STALE_UPDATE = timedelta(hours=24)
 
 
 def learn_site(context: AdapterContext, site: str, strategy: str) -> AdapterVersion:
-    """Train, gate and register one update, with its row in the table of updates."""
+    """Train, gate and register one update, with its row in the table of updates; `strategy` may be `auto`."""
     champion = context.champion()
     parent = champion.number if champion else None
     updates = context.registry.updates
@@ -41,7 +42,8 @@ def learn_site(context: AdapterContext, site: str, strategy: str) -> AdapterVers
     started = time.perf_counter()
     number, outcome = None, "failed"
     try:
-        version = register_candidate(context, train_candidate(context, champion, site, strategy))
+        trained, choice = candidate_of(context, champion, site, strategy)
+        version = register_candidate(context, trained, choice)
         number = version.number
         outcome = "accepted" if version.state is AdapterState.ACCEPTED else "rejected"
     finally:
@@ -66,11 +68,12 @@ def already_judged(context: AdapterContext, site: str, strategy: str) -> bool:
     )
 
 
-def check_before_release(workspace: str, wanted: Release) -> list[str]:
+def check_before_release(workspace: str, wanted: Release, strategy: str | None = None) -> list[str]:
     """Refuse now what the release would refuse after the intake; for an adapter in service, what of the wish is void.
 
-    Raises LearningError, BackboneError or ConflictError.
+    `strategy` is what the updates after it are asked to use. Raises LearningError, BackboneError or ConflictError.
     """
+    check_strategies(wanted.options["plan"]["strategies"], strategy)
     with open_workplace(workspace, create=True) as workplace:
         champion = champion_of(workplace, wanted.adapter)
         if champion is not None:
@@ -82,7 +85,8 @@ def check_before_release(workspace: str, wanted: Release) -> list[str]:
 def release(workspace: str, site: str, wanted: Release) -> AdapterVersion:
     """Train and register the first version of an adapter on its first site.
 
-    Raises StreamError when the gate refuses it: nothing can be built on a model that does not beat guessing.
+    It has LoRA weights whatever the updates will use: later LoRA updates start from them. Raises StreamError when the
+    gate refuses it: nothing can be built on a model that does not beat guessing.
     """
     with open_workplace(workspace) as workplace:
         champion = champion_of(workplace, wanted.adapter)
@@ -114,7 +118,8 @@ def look_and_learn(
     with open_workplace(workspace) as workplace:
         workplace.registry.updates.reap(STALE_UPDATE)
         context = context_of(workplace, adapter, new_classes=new_classes)
-        chosen = update_strategy(strategy or context.options.plan.strategies[0]).name
+        chosen = strategy or context.options.plan.strategies[0]
+        check_strategies(context.options.plan.strategies, chosen)
         if already_judged(context, site, chosen):
             return "nothing new"
         report = _look(context, workplace, site)

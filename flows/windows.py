@@ -6,7 +6,7 @@ from continual.domain.adapters import AdapterVersion
 from continual.domain.drift import DriftReport, PerformanceEvidence
 from continual.domain.metrics import BALANCED_ACCURACY, balanced_accuracy
 from continual.domain.samples import Sample, Split
-from continual.learning import AdaptedNetwork, probabilities
+from continual.learning import VersionNetwork, probabilities
 from flows.adapter_context import AdapterContext
 from flows.progress import track
 from monitoring import Intake, Window, look
@@ -64,7 +64,7 @@ def _held_out(context: AdapterContext, champion: AdapterVersion, site: str) -> l
     return [sample for sample in stored if sample.batch <= learnt and sample.split is not Split.TRAIN]
 
 
-def _window(context: AdapterContext, network: AdaptedNetwork, site: str, samples: Sequence[Sample]) -> Window:
+def _window(context: AdapterContext, network: VersionNetwork, site: str, samples: Sequence[Sample]) -> Window:
     digests = [sample.digest for sample in samples]
     return Window(
         site=site,
@@ -77,7 +77,7 @@ def _window(context: AdapterContext, network: AdaptedNetwork, site: str, samples
 
 
 def _performance(
-    context: AdapterContext, network: AdaptedNetwork, champion: AdapterVersion, current: Sequence[Sample]
+    context: AdapterContext, network: VersionNetwork, champion: AdapterVersion, current: Sequence[Sample]
 ) -> PerformanceEvidence:
     """Measured on labelled new samples outside the test split; the champion has trained on none of them."""
     held = [s for s in current if s.label in network.classes and s.split is not Split.TEST]

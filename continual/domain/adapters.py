@@ -7,6 +7,8 @@ from enum import StrEnum
 from typing import Any
 
 CHAMPION = "champion"
+LORA, CLOSED_FORM = "lora", "closed_form"
+"""Kinds of version: LoRA weights on a backbone, or a closed form on its frozen features."""
 
 
 class AdapterState(StrEnum):
@@ -123,3 +125,8 @@ class LedgerEntry:
     payload: Mapping[str, Any]
     previous_digest: str
     digest: str
+
+
+def kind_of(record: Mapping[str, Any]) -> str:
+    """The kind of network that a version's record is of; a record that does not tell is of LoRA weights."""
+    return str(record.get("network", {}).get("kind", LORA))

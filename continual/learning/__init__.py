@@ -19,7 +19,13 @@ if TYPE_CHECKING:
         forget_training_states,
     )
     from continual.learning.calibration import calibrate, fit_temperature
-    from continual.learning.closed_form import CLOSED_FORMS, ClosedForm, softmax, targets_of
+    from continual.learning.closed_form import CLOSED_FORMS, ClosedForm, Readout, softmax, targets_of
+    from continual.learning.closed_form_network import ClosedFormNetwork
+    from continual.learning.closed_form_versions import (
+        read_closed_form,
+        read_closed_form_learner,
+        write_closed_form,
+    )
     from continual.learning.devices import bound_threads, choose_device, gpu_peak_bytes, reset_gpu_peak
     from continual.learning.environment import training_environment
     from continual.learning.evaluation import SiteScore, probabilities, site_outcomes
@@ -40,6 +46,7 @@ if TYPE_CHECKING:
     from continual.learning.pretraining import pretrain_backbone
     from continual.learning.strategies import REFERENCES, STRATEGIES, Importance, strategy_named, update_strategy
     from continual.learning.training_state import Checkpoints
+    from continual.learning.version_networks import VersionNetwork, image_scores, read_version, version_record
 
 # Avalanche's GEM looks for a quadratic solver when it is imported; nothing here uses it.
 for _message in ("no QP solver found", "JAXopt is no longer maintained"):
@@ -55,16 +62,19 @@ _HOMES = {
     "Capacity": "memory",
     "Checkpoints": "training_state",
     "ClosedForm": "closed_form",
+    "ClosedFormNetwork": "closed_form_network",
     "Importance": "strategies",
     "LoraShape": "network",
     "PEFT_METHODS": "peft_methods",
     "POLICIES": "memory",
     "Predictor": "predictor",
     "REFERENCES": "strategies",
+    "Readout": "closed_form",
     "STRATEGIES": "strategies",
     "SiteScore": "evaluation",
     "TrainingOptions": "loop",
     "UpdateRequest": "learner",
+    "VersionNetwork": "version_networks",
     "WHOLE_BACKBONE": "network",
     "WeightLine": "interpolation",
     "bound_threads": "devices",
@@ -79,6 +89,7 @@ _HOMES = {
     "forget_training_states": "cached_files",
     "fit_temperature": "calibration",
     "gpu_peak_bytes": "devices",
+    "image_scores": "version_networks",
     "importance_of": "learner",
     "learn": "learner",
     "load_predictor": "predictor",
@@ -89,7 +100,10 @@ _HOMES = {
     "pretrain_backbone": "pretraining",
     "probabilities": "evaluation",
     "read_adapter": "adapter_files",
+    "read_closed_form": "closed_form_versions",
+    "read_closed_form_learner": "closed_form_versions",
     "read_importance": "adapter_files",
+    "read_version": "version_networks",
     "reset_gpu_peak": "devices",
     "resolve_backbone": "backbones",
     "select_memory": "memory",
@@ -100,8 +114,10 @@ _HOMES = {
     "training_environment": "environment",
     "update_strategy": "strategies",
     "usual_alpha": "peft_methods",
+    "version_record": "version_networks",
     "weights_from_bytes": "backbones",
     "write_adapter": "adapter_files",
+    "write_closed_form": "closed_form_versions",
 }
 
 __all__ = [
@@ -119,12 +135,15 @@ __all__ = [
     "Capacity",
     "Checkpoints",
     "ClosedForm",
+    "ClosedFormNetwork",
     "Importance",
     "LoraShape",
     "Predictor",
+    "Readout",
     "SiteScore",
     "TrainingOptions",
     "UpdateRequest",
+    "VersionNetwork",
     "WeightLine",
     "bound_threads",
     "build_network",
@@ -138,6 +157,7 @@ __all__ = [
     "forget_training_state",
     "forget_training_states",
     "gpu_peak_bytes",
+    "image_scores",
     "importance_of",
     "learn",
     "load_predictor",
@@ -148,7 +168,10 @@ __all__ = [
     "pretrain_backbone",
     "probabilities",
     "read_adapter",
+    "read_closed_form",
+    "read_closed_form_learner",
     "read_importance",
+    "read_version",
     "reset_gpu_peak",
     "resolve_backbone",
     "select_memory",
@@ -159,8 +182,10 @@ __all__ = [
     "training_environment",
     "update_strategy",
     "usual_alpha",
+    "version_record",
     "weights_from_bytes",
     "write_adapter",
+    "write_closed_form",
 ]
 
 

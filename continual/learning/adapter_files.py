@@ -94,17 +94,13 @@ def read_adapter(weights: BackboneWeights, files: Mapping[str, bytes], device: t
     if absent:
         raise AdapterMismatchError(f"the version lacks {sorted(absent)}; restore its folder from the artifact store")
     shape = json.loads(files[RECORD])["network"]
-    if shape["backbone_digest"] != weights.digest:
-        raise AdapterMismatchError(
-            f"the version was trained on backbone {shape['backbone_digest'][:12]}, not {weights.digest[:12]}; "
-            "load the backbone it names"
-        )
+    check_backbone(weights, shape)
     lora = LoraShape(shape["lora_rank"], shape["lora_alpha"], shape["lora_blocks"], _method(shape))
     network = AdaptedNetwork(build_network(weights), lora, shape["classes"])
-    network.temperature = _temperature(shape)
+    network.temperature = stored_temperature(shape)
     _load_weights(network, files)
     network.to(device).eval()
-    _prove_alive(network, files, shape["image_size"])
+    check_golden(golden_scores(network, shape["image_size"]), load(files[GOLDEN_OUTPUTS])["scores"])
     return network
 
 
@@ -118,19 +114,28 @@ def golden_scores(network: AdaptedNetwork, image_size: int) -> Float[Tensor, "im
     """Class scores on fixed synthetic images, through the whole path from pixels to head."""
     network.eval()
     device = next(network.parameters()).device
-    images = torch.stack([standardise(pixels, image_size) for pixels in _golden_pixels()])
-    scores: Tensor = network(embed_prefix(network.vision, images.to(device), network.split))
+    images = golden_images(image_size).to(device)
+    scores: Tensor = network(embed_prefix(network.vision, images, network.split))
     return scores
 
 
-def _golden_pixels() -> list[np.ndarray]:
-    """Smooth colour fields of known frequencies: made, not taken, so no patient's image is kept."""
+def golden_images(image_size: int) -> Float[Tensor, "image 3 side side"]:
+    """Smooth colour fields of known frequencies, standardised: made, not taken, so no patient's image is kept."""
     across = np.linspace(0, 2 * np.pi, GOLDEN_SIDE_PX)
     fields = []
     for number in range(1, GOLDEN_IMAGES + 1):
         waves = [np.outer(np.sin(number * across + shift), np.cos((number + 1) * across)) for shift in (0, 1, 2)]
         fields.append(((np.stack(waves, axis=2) + 1) * 127.5).astype(np.uint8))
-    return fields
+    return torch.stack([standardise(pixels, image_size) for pixels in fields])
+
+
+def check_backbone(weights: BackboneWeights, shape: Mapping[str, Any]) -> None:
+    """Raise AdapterMismatchError when a record's network stands on another backbone than these weights."""
+    if shape["backbone_digest"] != weights.digest:
+        raise AdapterMismatchError(
+            f"the version was trained on backbone {shape['backbone_digest'][:12]}, not {weights.digest[:12]}; "
+            "load the backbone it names"
+        )
 
 
 def _method(shape: Mapping[str, Any]) -> str:
@@ -143,7 +148,8 @@ def _method(shape: Mapping[str, Any]) -> str:
     return str(found)
 
 
-def _temperature(shape: Mapping[str, Any]) -> float:
+def stored_temperature(shape: Mapping[str, Any]) -> float:
+    """The temperature in a record's network, 1 where there is none; AdapterMismatchError when it is out of bounds."""
     found = shape.get("temperature", 1.0)
     if not isinstance(found, int | float) or not COLDEST <= found <= HOTTEST:
         raise AdapterMismatchError(
@@ -169,10 +175,9 @@ def _load_weights(network: AdaptedNetwork, files: Mapping[str, bytes]) -> None:
         )
 
 
-def _prove_alive(network: AdaptedNetwork, files: Mapping[str, bytes], image_size: int) -> None:
-    expected = load(files[GOLDEN_OUTPUTS])["scores"]
-    found = golden_scores(network, image_size).cpu()
-    worst = float((found - expected).abs().max())
+def check_golden(found: Float[Tensor, "image klass"], expected: Float[Tensor, "image klass"]) -> None:
+    """Raise AdapterMismatchError when recomputed golden outputs are further from the stored than rounding explains."""
+    worst = float((found.cpu() - expected).abs().max())
     if not worst <= GOLDEN_TOLERANCE:
         raise AdapterMismatchError(
             f"golden outputs differ by {worst:.4g}, above {GOLDEN_TOLERANCE}: the adapter does not apply as it was "

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from continual.domain.samples import Sample
 from continual.learning.activations import ActivationCache
 from continual.learning.closed_form import softmax
+from continual.learning.closed_form_network import ClosedFormNetwork
 from continual.learning.evaluation import class_scores
 from continual.learning.network import AdaptedNetwork
 
@@ -47,7 +48,10 @@ def fit_temperature(
 
 
 def calibrate(
-    network: AdaptedNetwork, cache: ActivationCache, samples: Sequence[Sample], progress: Callable[[int], None]
+    network: AdaptedNetwork | ClosedFormNetwork,
+    cache: ActivationCache,
+    samples: Sequence[Sample],
+    progress: Callable[[int], None],
 ) -> float:
     """Fit the network's temperature on labelled samples it was not trained on, set it and return it.
 

@@ -11,6 +11,7 @@ from continual.domain.adapters import SiteOutcomes
 from continual.domain.metrics import balanced_accuracy, expected_calibration_error
 from continual.domain.samples import Sample
 from continual.learning.activations import ActivationCache
+from continual.learning.closed_form_network import ClosedFormNetwork
 from continual.learning.devices import mixed_precision
 from continual.learning.network import AdaptedNetwork
 
@@ -29,9 +30,14 @@ class SiteScore:
 
 @torch.inference_mode()
 def class_scores(
-    network: AdaptedNetwork, cache: ActivationCache, digests: Sequence[str], progress: Callable[[int], None]
+    network: AdaptedNetwork | ClosedFormNetwork,
+    cache: ActivationCache,
+    digests: Sequence[str],
+    progress: Callable[[int], None],
 ) -> Float[np.ndarray, "image klass"]:
     """Class scores (logits, before the temperature) of cached images (view 0), rows in the order given."""
+    if isinstance(network, ClosedFormNetwork):
+        return network.cached_scores(cache, digests, progress)
     network.eval()
     device = next(network.parameters()).device
     rows = [np.empty((0, len(network.classes)), dtype=np.float32)]
@@ -46,7 +52,10 @@ def class_scores(
 
 
 def probabilities(
-    network: AdaptedNetwork, cache: ActivationCache, digests: Sequence[str], progress: Callable[[int], None]
+    network: AdaptedNetwork | ClosedFormNetwork,
+    cache: ActivationCache,
+    digests: Sequence[str],
+    progress: Callable[[int], None],
 ) -> Float[np.ndarray, "image klass"]:
     """Class probabilities of cached images (view 0) at the network's temperature, in the order given, summing to 1."""
     scores = torch.from_numpy(class_scores(network, cache, digests, progress))
@@ -55,7 +64,7 @@ def probabilities(
 
 
 def site_outcomes(
-    network: AdaptedNetwork,
+    network: AdaptedNetwork | ClosedFormNetwork,
     cache: ActivationCache,
     site: str,
     samples: Sequence[Sample],

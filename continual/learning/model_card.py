@@ -7,11 +7,6 @@ from typing import Any
 def model_card(record: Mapping[str, Any]) -> str:
     """The card as text; every figure in it comes from `record`."""
     network = record["network"]
-    scores = record.get("scores", {})
-    rows = "\n".join(
-        f"| {site} | {values['balanced_accuracy']:.3f} | {values['calibration_error']:.3f} | {values['samples']} |"
-        for site, values in scores.items()
-    )
     gate = record.get("gate", {})
     tuned_by = network.get("tuned_by") or f"LoRA rank {network['lora_rank']}"
     return f"""---
@@ -34,7 +29,15 @@ tags: [medical-imaging, continual-learning, {network.get("peft_method", "lora")}
 
 | site (frozen test split) | balanced accuracy | calibration error | samples |
 |---|---|---|---|
-{rows}
+{score_rows(record)}
 
 For research and local evaluation. Not a medical device; clinical use needs the site's own acceptance.
 """
+
+
+def score_rows(record: Mapping[str, Any]) -> str:
+    """The rows of a card's table: per site of the test split, scores and number of samples."""
+    return "\n".join(
+        f"| {site} | {values['balanced_accuracy']:.3f} | {values['calibration_error']:.3f} | {values['samples']} |"
+        for site, values in record.get("scores", {}).items()
+    )

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from continual.learning.adapter_files import RECORD, read_adapter
+from continual.learning.adapter_files import RECORD
 from continual.learning.backbones import weights_from_bytes
-from continual.learning.network import AdaptedNetwork, embed_prefix
+from continual.learning.version_networks import VersionNetwork, image_scores, read_version
 from continual.learning.views import standardise
 
 
 class Predictor:
     """One version ready to answer. Not safe for two threads at once: give it one executor thread or a lock."""
 
-    def __init__(self, network: AdaptedNetwork, backbone_digest: str, image_size: int) -> None:
+    def __init__(self, network: VersionNetwork, backbone_digest: str, image_size: int) -> None:
         self._network = network
         self._image_size = image_size
         self.backbone_digest = backbone_digest
@@ -26,9 +26,7 @@ class Predictor:
     @torch.inference_mode()
     def predict(self, pixels: UInt8[np.ndarray, "height width 3"]) -> dict[str, float]:
         """Probability per class at the version's temperature, summing to 1."""
-        device = next(self._network.parameters()).device
-        image = standardise(pixels, self._image_size)[None].to(device)
-        scores = self._network(embed_prefix(self._network.vision, image, self._network.split))
+        scores = image_scores(self._network, standardise(pixels, self._image_size)[None])
         answer = self._network.calibrated(scores)[0].tolist()
         return {name: float(value) for name, value in zip(self.classes, answer, strict=True)}
 
@@ -41,5 +39,5 @@ def load_predictor(backbone: bytes | Path, files: Mapping[str, bytes], device: s
     data = backbone if isinstance(backbone, bytes) else backbone.read_bytes()
     shape = json.loads(files[RECORD])["network"] if RECORD in files else {}
     weights = weights_from_bytes(data, shape.get("backbone"))
-    network = read_adapter(weights, files, torch.device(device))
+    network = read_version(weights, files, torch.device(device))
     return Predictor(network, weights.digest, shape["image_size"])

@@ -27,6 +27,10 @@ def _stop_at(moment: str) -> None:
         _stop_after_step(int(moment))
     elif moment == "writing_a_state":
         _stop_before_renaming(5)
+    elif moment == "choosing":
+        # One candidate is trained and another is about to be; the steps of the last of the usual ones move this bar.
+        watched = candidates.track
+        candidates.track = lambda text, total: _stop if text == "second: replay_lwf" else watched(text, total)
     elif moment == "before_registration":
         AdapterStore.register = _stop
     elif moment == "before_promotion":
@@ -76,7 +80,8 @@ def kill_at(moment: str, workspace: str) -> None:
         os.dup2(writable, 1)
         os.close(readable)
         _stop_at(moment)
-        look_and_learn(workspace, "cells", "second", None, LEARN_ON_ANY_SHIFT)
+        strategy = "auto" if moment == "choosing" else None
+        look_and_learn(workspace, "cells", "second", strategy, LEARN_ON_ANY_SHIFT)
         os._exit(0)
     os.close(writable)
     with os.fdopen(readable) as said:

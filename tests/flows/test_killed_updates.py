@@ -18,6 +18,7 @@ KEPT_STEPS = {moment: int(moment) for moment in AT_A_STEP} | {
 }
 """Moment before promotion to the step whose training state outlives a kill there."""
 AFTER_PROMOTION = "after_promotion"
+CHOOSING = "choosing"
 KILLER = Path(__file__).with_name("kill_an_update.py")
 ROOT = Path(__file__).parents[2]
 SHIFTED = tuple(f"t{number}" for number in range(40))
@@ -70,7 +71,7 @@ def undisturbed(stream, released_folder, tmp_path_factory):
 def killed(stream, released_folder, tmp_path_factory, command_environment):
     """Moment to a desk whose update was killed there; one process loads the libraries for all of them."""
     desks = {}
-    for moment in (*KEPT_STEPS, AFTER_PROMOTION):
+    for moment in (*KEPT_STEPS, AFTER_PROMOTION, CHOOSING):
         desks[moment] = fresh_desk(stream, released_folder, tmp_path_factory.mktemp(moment) / "desk")
     arguments = [argument for moment, desk in desks.items() for argument in (moment, desk.workspace)]
     ended = subprocess.run(
@@ -115,4 +116,20 @@ def test_an_update_killed_after_its_promotion_is_in_service_and_is_not_run_again
     assert desk.learn("second") == "nothing new"
     with desk.registry() as registry:
         assert states(registry) == {1: "accepted", 2: "accepted"}
+        assert registry.ledger.verify() > 0
+
+
+def test_an_automatic_choice_killed_between_its_candidates_leaves_none_of_them_and_runs_again(killed):
+    desk = killed[CHOOSING]
+    with desk.registry() as registry:
+        assert registry.adapters.current("cells").number == 1
+        assert states(registry) == {1: "accepted"}
+        assert registry.updates.list("cells")[0].outcome == "running"
+    assert desk.learn("second", strategy="auto") == "version 2 accepted"
+    assert desk.learn("second", strategy="auto") == "nothing new"
+    with desk.registry() as registry:
+        assert states(registry) == {1: "accepted", 2: "accepted"}
+        candidates = registry.adapters.get("cells", 2).record["choice"]["candidates"]
+        assert {row["strategy"] for row in candidates} == {"replay_ewc", "random_projection", "replay_lwf"}
+        assert [update.outcome for update in registry.updates.list("cells")] == ["accepted", "interrupted", "accepted"]
         assert registry.ledger.verify() > 0

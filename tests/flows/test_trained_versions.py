@@ -66,6 +66,21 @@ def test_joint_training_learns_what_a_past_site_brought_since(registry):
     assert _found(registry, _sample(3)) == {2: "learnt"}
 
 
+def test_a_closed_form_learnt_every_training_sample_of_its_sites_and_one_fitted_anew_inherits_nothing(registry):
+    _register(registry, None, "north", {"north": 1})
+    _register(registry, 1, "south", {"north": 1, "south": 2}, strategy="random_projection", start=None, past=1)
+    _register(registry, 2, "north", {"north": 3, "south": 2}, strategy="random_projection", start=2)
+    assert _found(registry, _sample(1)) == {1: "learnt", 2: "learnt", 3: "inherited"}
+    assert _found(registry, _sample(2, "south")) == {2: "learnt", 3: "inherited"}
+    findings = {"versions": [{"adapter": "cells", "version": 1, "how": "learnt"}], "running_updates": []}
+    registry.erasures.erase(ErasureOrder("north", "s1", "officer", "withdrawn", findings))
+    _register(registry, 1, "south", {"north": 1, "south": 2}, strategy="nearest_mean", start=None, past=1)
+    _register(registry, 4, "north", {"north": 3, "south": 2}, strategy="replay", start=1, past=2)
+    found = trained_versions(registry, [], registry.erasures.list("north", "s1"))
+    # Version 4 was fitted on what was stored after the erasure; version 5 goes on from the weights of version 1.
+    assert {one.version: one.how for one in found} == {1: "learnt", 5: "inherited"}
+
+
 def test_a_held_out_or_unlabelled_subject_trained_nothing(registry):
     _register(registry, None, "north", {"north": 1})
     assert _found(registry, _sample(1, split=Split.TEST), _sample(1, label=None)) == {}

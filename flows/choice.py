@@ -1,0 +1,97 @@
+"""Strategies by name, and `auto`: a candidate of each that the change plan allows, and the choice between them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from continual.domain.adapters import AdapterVersion
+from continual.domain.change_plan import ChangePlan
+from continual.domain.errors import StreamError
+from continual.domain.samples import Split
+from continual.domain.strategy_choice import CandidateFigures, Choice, choose
+from continual.learning import CLOSED_FORMS, REFERENCES, STRATEGIES, VersionNetwork, update_strategy
+from flows.adapter_context import AdapterContext
+from flows.candidates import Trained, order_learnt, train_candidate
+from flows.closed_form_candidates import fit_candidate
+from flows.evaluation import AS_GOOD, evaluate, labelled_samples
+from flows.progress import say
+
+AUTO = "auto"
+USUAL = ("random_projection", "replay_ewc", "replay_lwf")
+"""What `auto` tries, after the plan's own, where the change plan names one strategy only."""
+
+Scores = Mapping[str, float]
+
+
+def check_strategies(allowed: Iterable[str], asked: str | None = None) -> None:
+    """Raise StreamError unless all that a change plan allows, and `asked` if any, are ways to update."""
+    known = (*STRATEGIES, *CLOSED_FORMS)
+    for name in (*allowed, asked):
+        if name in REFERENCES:
+            update_strategy(name)
+    for name in allowed:
+        if name not in known:
+            raise StreamError(f"the change plan allows {name!r}, which is no strategy; choose of {', '.join(known)}")
+    if asked is not None and asked not in (*known, AUTO):
+        raise StreamError(f"no strategy {asked!r}; choose one of {', '.join((*known, AUTO))}")
+
+
+def allowed_by(plan: ChangePlan) -> tuple[str, ...]:
+    """What `auto` tries, in the order that decides between equal costs."""
+    if len(plan.strategies) > 1:
+        return tuple(dict.fromkeys(plan.strategies))
+    return tuple(dict.fromkeys((*plan.strategies, *USUAL)))
+
+
+def candidate_of(
+    context: AdapterContext, champion: AdapterVersion | None, site: str, strategy: str
+) -> tuple[Trained, Choice | None]:
+    """The candidate of a strategy; of `auto` the one chosen on validation data, with the choice.
+
+    Raises StreamError when the strategy is unknown or there are too few labels.
+    """
+    check_strategies(context.options.plan.strategies, strategy)
+    if strategy != AUTO:
+        return _trained(context, champion, site, strategy), None
+    names = allowed_by(context.options.plan)
+    sites = order_learnt(champion, site)
+    if not any(labelled_samples(context, name, Split.VALIDATION) for name in sites):
+        only = _trained(context, champion, site, names[0])
+        reason = f"No site has a labelled validation sample to choose by: {names[0]} is the change plan's first."
+        return only, Choice(names[0], reason, AS_GOOD, context.options.plan.past_site_drop, ())
+    before = _validation(context, context.network_of(champion), champion.trained_on) if champion else {}
+    found: dict[str, Trained] = {}
+    figures: list[CandidateFigures] = []
+    for name in names:
+        found[name] = _trained(context, champion, site, name)
+        figures.append(_figures(context, found[name], before))
+        say(f"{site}: {name} has validation mean {figures[-1].mean:.3f} for {figures[-1].cpu_seconds:.1f} CPU seconds")
+    choice = choose(figures, AS_GOOD, context.options.plan.past_site_drop)
+    say(f"{site}: {choice.reason}")
+    return found[choice.chosen], choice
+
+
+def _trained(context: AdapterContext, champion: AdapterVersion | None, site: str, strategy: str) -> Trained:
+    if strategy in CLOSED_FORMS:
+        return fit_candidate(context, champion, site, strategy)
+    return train_candidate(context, champion, site, strategy)
+
+
+def _figures(context: AdapterContext, trained: Trained, before: Scores) -> CandidateFigures:
+    after = _validation(context, trained.network, trained.trained_on)
+    changes = {site: after[site] - score for site, score in before.items()}
+    worst = min(changes, key=changes.__getitem__, default=None)
+    return CandidateFigures(
+        strategy=trained.strategy,
+        validation=after,
+        mean=float(np.mean(list(after.values()))),
+        worst_site=worst,
+        worst_change=None if worst is None else changes[worst],
+        seconds=trained.learn_seconds,
+        cpu_seconds=trained.cpu_seconds,
+    )
+
+
+def _validation(context: AdapterContext, network: VersionNetwork, sites: Sequence[str]) -> dict[str, float]:
+    scored = evaluate(context, network, sites, Split.VALIDATION)
+    return {site: score.balanced_accuracy for site, (_, score) in scored.items()}

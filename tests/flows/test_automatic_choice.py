@@ -1,0 +1,218 @@
+"""`auto` on real small streams: which candidate is kept, what the record holds, and what may follow a closed form."""
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from rich.console import Console
+from safetensors.numpy import load
+
+from continual.domain.errors import StreamError
+from continual.domain.samples import Split
+
+SHIFTED = tuple(f"t{number}" for number in range(40))
+LATER = tuple(f"u{number}" for number in range(40))
+VIVID = {"blue": (20.0, 20.0, 235.0), "red": (235.0, 20.0, 20.0)}
+"""Colours so far apart that the nearest mean of frozen features tells them, under any lamp."""
+
+
+def version(desk, number):
+    with desk.registry() as registry:
+        return registry.adapters.get("cells", number)
+
+
+def file_of(desk, number, name):
+    with desk.registry() as registry:
+        return registry.adapters.file("cells", number, name)
+
+
+@pytest.fixture(scope="module")
+def shifted(stream, libraries, tmp_path_factory):
+    """Makes a desk whose released change plan allows the strategies named, with a second, shifted site taken in."""
+
+    def make(*strategies):
+        desk = stream.Desk(tmp_path_factory.mktemp("desk"))
+        desk.take_in(desk.cells("first"), "first")
+        assert desk.release(strategies=strategies) == "accepted"
+        desk.take_in(desk.cells("second", SHIFTED, seed=2), "second", "cells")
+        return desk
+
+    return make
+
+
+@pytest.fixture
+def copied(stream, tmp_path):
+    """Makes a desk of one's own out of another, which stays as it is."""
+
+    def copy(desk):
+        shutil.copytree(desk.folder, tmp_path / "copy")
+        return stream.Desk(tmp_path / "copy")
+
+    return copy
+
+
+def paint(patch, stream):
+    """Pictures are vivid from here on, and there is a third site."""
+    for label, colour in VIVID.items():
+        patch.setitem(stream.COLOURS, label, colour)
+    patch.setitem(stream.LIGHTS, "third", (-15.0, 40.0, -40.0))
+
+
+@pytest.fixture
+def vivid(stream, monkeypatch):
+    paint(monkeypatch, stream)
+
+
+@pytest.fixture(scope="module")
+def closed_wins(shifted, stream):
+    """A desk whose nearest mean is as good as a LoRA update; what the automatic choice answered."""
+    with pytest.MonkeyPatch.context() as patch:
+        paint(patch, stream)
+        desk = shifted("replay_ewc", "nearest_mean")
+    return desk, desk.learn("second", strategy="auto")
+
+
+def test_a_closed_form_that_is_not_worse_is_kept_because_it_is_cheaper(closed_wins):
+    desk, outcome = closed_wins
+    assert outcome == "version 2 accepted"
+    kept = version(desk, 2)
+    assert (kept.strategy, kept.parent, kept.trained_on) == ("nearest_mean", 1, ("first", "second"))
+    assert kept.record["network"]["kind"] == "closed_form"
+    assert "adapter_model.safetensors" not in kept.files
+    # Fitted on both sites' training samples, though the champion had LoRA weights.
+    assert kept.record["start"] is None
+    assert kept.record["past"] > 0
+    with desk.registry() as registry:
+        assert registry.adapters.current("cells").number == 2
+        assert [each.number for each in registry.adapters.list("cells")] == [1, 2]
+
+
+def test_the_losers_figures_stay_in_the_record_and_their_seconds_out_of_the_folder(closed_wins):
+    desk, _ = closed_wins
+    choice = version(desk, 2).record["choice"]
+    rows = {row["strategy"]: row for row in choice["candidates"]}
+    assert list(rows) == ["replay_ewc", "nearest_mean"]
+    assert choice["chosen"] == "nearest_mean"
+    assert "nearest_mean is the cheapest of the 2 that are not worse" in choice["reason"]
+    assert rows["nearest_mean"]["mean"] >= rows["replay_ewc"]["mean"] - choice["tolerance"]
+    assert rows["nearest_mean"]["cpu_seconds"] < rows["replay_ewc"]["cpu_seconds"]
+    assert all(set(row["validation"]) == {"first", "second"} for row in rows.values())
+    assert all(row["worst_site"] == "first" for row in rows.values())
+    stored = json.loads(file_of(desk, 2, "record.json"))["choice"]
+    assert [row["mean"] for row in stored["candidates"]] == [row["mean"] for row in choice["candidates"]]
+    assert "seconds" not in " ".join(stored["candidates"][0])
+
+
+def test_the_choice_is_shown_as_a_table(closed_wins):
+    from flows.overview import show_adapter
+    from flows.workplace import open_workplace
+
+    desk, _ = closed_wins
+    console = Console(width=120, record=True, file=io.StringIO())
+    with open_workplace(desk.workspace) as workplace:
+        show_adapter(console, workplace, "cells")
+    said = console.export_text()
+    assert "Choice: nearest_mean is the cheapest of the 2" in said
+    assert any("replay_ewc" in line and "chosen" not in line for line in said.splitlines())
+    assert any("nearest_mean" in line and "<- chosen" in line for line in said.splitlines())
+
+
+def test_asking_again_learns_nothing_twice(closed_wins):
+    desk, _ = closed_wins
+    assert desk.learn("second", strategy="auto") == "nothing new"
+    with desk.registry() as registry:
+        assert len(registry.adapters.list("cells")) == len(registry.updates.list("cells")) == 2
+
+
+def test_the_stream_result_reads_a_closed_form_champion(closed_wins):
+    from flows.adapter_context import context_of
+    from flows.results import stream_result
+    from flows.workplace import open_workplace
+
+    desk, _ = closed_wins
+    with open_workplace(desk.workspace) as workplace:
+        result = stream_result(context_of(workplace, "cells"), ["first", "second"])
+    assert [each["strategy"] for each in result["versions"]] == ["naive", "nearest_mean"]
+    assert (result["champion"], result["trainable_share"]) == (2, 0.0)
+    assert 0 < result["weights_bytes"] < 5_000_000
+    assert min(result["result_matrix"][1]) > 0.8
+
+
+def test_going_on_from_a_closed_form_needs_no_training_image_of_the_past(closed_wins, copied, vivid):
+    desk = copied(closed_wins[0])
+    activations = next(path for path in desk.folder.rglob("activations") if path.is_dir())
+    with desk.registry() as registry:
+        for site in ("first", "second"):
+            for sample in registry.samples.list(site, Split.TRAIN):
+                registry.artifacts.path(sample.artifact).unlink()
+                for path in activations.rglob(f"{sample.digest}.*"):
+                    path.unlink()
+        before = registry.adapters.file("cells", 2, "sums.safetensors")
+    desk.take_in(desk.cells("third", LATER, seed=3), "third", "cells")
+    assert desk.learn("third", strategy="nearest_mean") == "version 3 accepted"
+    grown = version(desk, 3)
+    assert (grown.record["start"], grown.record["past"]) == (2, 0)
+    assert grown.trained_on == ("first", "second", "third")
+    added = load(file_of(desk, 3, "sums.safetensors"))["counts"] - load(before)["counts"]
+    assert added.sum() == grown.record["experience"]["samples"]
+    assert np.all(added > 0)
+
+
+def test_a_lora_update_over_a_closed_form_starts_from_the_last_lora_weights_and_catches_up(closed_wins, copied, vivid):
+    desk = copied(closed_wins[0])
+    desk.take_in(desk.cells("third", LATER, seed=3), "third", "cells")
+    assert desk.learn("third", strategy="replay_ewc").startswith("version 3 ")
+    third = version(desk, 3)
+    with desk.registry() as registry:
+        missed = registry.samples.list("second", Split.TRAIN, labelled=True)
+    assert third.parent == 2
+    assert (third.record["start"], third.record["past"]) == (1, len(missed))
+    assert third.record["replayed"] > 0
+    assert third.metrics["second"] > 0.8
+    assert "adapter_model.safetensors" in third.files
+
+
+def test_lora_is_kept_where_the_closed_form_is_worse_and_is_the_one_that_its_name_would_have_made(shifted, copied):
+    desk = shifted("nearest_mean", "replay_ewc")
+    named = copied(desk)
+    assert desk.learn("second", strategy="auto") == "version 2 accepted"
+    kept = version(desk, 2)
+    assert (kept.strategy, kept.record["start"]) == ("replay_ewc", 1)
+    means = {row["strategy"]: row["mean"] for row in kept.record["choice"]["candidates"]}
+    assert means["nearest_mean"] < means["replay_ewc"] - kept.record["choice"]["tolerance"]
+    assert named.learn("second", strategy="replay_ewc") == "version 2 accepted"
+    other = version(named, 2)
+    assert "choice" not in other.record
+    for name in ("adapter_model.safetensors", "head.safetensors", "importance.safetensors"):
+        assert kept.files[name] == other.files[name]
+
+
+def test_what_is_no_strategy_is_refused_before_anything_is_taken_in_or_learnt(desk, released, stream):
+    from flows.requests import Release
+    from flows.update import check_before_release
+
+    options = stream.small_options().as_record()
+    backbone = str(stream.write_backbone(desk.folder / "backbone.safetensors"))
+    wish = Release("cells", backbone, None, options)
+    with pytest.raises(StreamError, match=r"no strategy 'telepathy'; choose one of naive, .*, auto"):
+        check_before_release(desk.workspace, wish, "telepathy")
+    options["plan"]["strategies"] = ["replay", "auto"]
+    with pytest.raises(StreamError, match=r"the change plan allows 'auto', which is no strategy; choose of naive"):
+        check_before_release(desk.workspace, wish)
+    assert not (desk.folder / "workspace").exists()
+    released.take_in(released.cells("second", SHIFTED, seed=2), "second", "cells")
+    with pytest.raises(StreamError, match="no strategy 'telepathy'"):
+        released.learn("second", strategy="telepathy")
+    with released.registry() as registry:
+        assert registry.drift.latest("second") is None
+
+
+def test_one_name_on_the_plan_lets_auto_try_the_usual_ones_and_several_are_all_it_tries():
+    from continual.domain.change_plan import ChangePlan
+    from flows.choice import allowed_by
+
+    assert allowed_by(ChangePlan()) == ("replay_ewc", "random_projection", "replay_lwf")
+    assert allowed_by(ChangePlan(strategies=("lwf",))) == ("lwf", "random_projection", "replay_ewc", "replay_lwf")
+    assert allowed_by(ChangePlan(strategies=("naive", "nearest_mean", "naive"))) == ("naive", "nearest_mean")
