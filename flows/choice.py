@@ -26,7 +26,7 @@ Scores = Mapping[str, float]
 def check_strategies(allowed: Iterable[str], asked: str | None = None) -> None:
     """Raise StreamError unless all that a change plan allows, and `asked` if any, are ways to update."""
     known = (*STRATEGIES, *CLOSED_FORMS)
-    for name in (*allowed, asked):
+    for name in (*allowed, asked or AUTO):
         if name in REFERENCES:
             update_strategy(name)
     for name in allowed:
