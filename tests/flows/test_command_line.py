@@ -242,12 +242,13 @@ def test_errors_inside_a_prefect_run_are_one_line_each(command_environment, rele
         "file 'missing.safetensors' does not exist": run_options(backbone="missing.safetensors"),
         "weights do not fit small_vision_transformer": run_options(backbone="deeper.safetensors"),
         "only that format is loaded, never pickle": run_options(backbone="pickle.safetensors"),
-        "device cuda:99 is not there": run_options(device="cuda:99"),
-        "'warp' is no device; use auto, cpu, cuda or cuda:N": run_options(device="warp"),
         "no PEFT method 'pissa'; choose one of lora, dora": run_options(peft_method="pissa"),
         "strategy 'full' makes no version: a version is an adapter": run_options(strategy="full"),
         "'full' makes no version: a version is an adapter on a frozen": run_options(compare="naive,full"),
+        "device cuda:99 is not there": run_options(device="cuda:99"),
+        "'warp' is no device; use auto, cpu, cuda or cuda:N": run_options(device="warp"),
     }
+    # A device that is asked for stays asked for in its process, so those come last.
     # One process for all of them: each `continual` of its own would start a Prefect server of its own.
     ended = subprocess.run(
         [sys.executable, "-c", SEVERAL, json.dumps([list(map(str, command)) for command in expected.values()])],
