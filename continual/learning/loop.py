@@ -126,7 +126,7 @@ class AdapterTemplate(SupervisedTemplate):  # type: ignore[misc]  # Avalanche sh
 
     def _halve(self, size: int, tokens: int) -> None:
         """Called outside the handler of the error, which keeps the activations of what did not fit alive."""
-        self.mb_output, self.loss = None, self._make_empty_loss()
+        self.mb_output = self.loss = self._make_empty_loss()
         self.optimizer.zero_grad()
         release_memory(self.device)
         tried = -(-size // self.accumulate)
