@@ -70,7 +70,7 @@ class Epoch:
 def main() -> None:
     options = arguments(__doc__ or "").parse_args()
     torch.set_num_threads(1)
-    images, repeats = (64, 2) if options.quick else (512, 7)
+    images, repeats = (96, 3) if options.quick else (512, 7)
     table, raw = [], {}
     with tempfile.TemporaryDirectory() as name:
         bench = prepare(Path(name), images)
