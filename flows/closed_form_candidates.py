@@ -19,8 +19,8 @@ from flows.progress import track
 def fit_candidate(context: AdapterContext, champion: AdapterVersion | None, site: str, method: str) -> Trained:
     """Learn a site's new training samples by the closed form `method`.
 
-    A champion of the same method is continued from its sums alone, no image of the past is asked for. Any other
-    champion's sites are learnt anew, from the frozen features of the training samples that are still stored.
+    A champion of the same method is continued from its sums alone, no training image of the past is asked for. The
+    sites of any other champion are learnt anew, from frozen features of the training samples that are still stored.
     Raises StreamError when there are too few labels for the change plan.
     """
     experience = labelled_experience(context, champion, site)

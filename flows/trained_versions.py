@@ -10,9 +10,9 @@ from registry import Erasure, Registry
 
 LEARNT, REPLAYED, INHERITED, POSSIBLY = "learnt", "replayed", "inherited", "possibly"
 HOW: Mapping[str, str] = {
-    LEARNT: "its experience held the subject",
+    LEARNT: "what it was trained on held the subject",
     REPLAYED: "it replayed the subject, its parent remembered it",
-    INHERITED: "its weights start from a version that learnt the subject",
+    INHERITED: "its weights or sums start from a version that learnt the subject",
     POSSIBLY: "its update was running while the subject was erased",
 }
 """How a version came by a subject."""

@@ -133,7 +133,7 @@ Closed form `{network["method"]}`{solved}, on the frozen features (class token a
 - Classes: {", ".join(network["classes"])}
 - Learnt, in this order: {", ".join(record.get("trained_on", []))}
 - Strategy: {record.get("strategy", "")}; parent version: {record.get("parent") or "none"}
-- Going on from it needs `{SUMS}` and no image of the past
+- Going on from it needs `{SUMS}` and no training image of the past
 - Temperature of its probabilities: {network["temperature"]:.3f}
 - Gate: {"accepted" if gate.get("accepted") else "not accepted"}
 
