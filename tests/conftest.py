@@ -13,8 +13,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+# Before anything loads torch: as many processes test side by side as there are cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
+from hypothesis import settings
 from numpy.typing import NDArray
 
 from continual.domain.samples import Sample, Split
@@ -44,6 +48,11 @@ Red minus twice blue tells the classes apart at both sites, so both can be learn
 as well from red, the wrong way round for north: who learns south alone forgets north.
 """
 ARCHITECTURE = {"img_size": SIDE_PX, "patch_size": 16, "embed_dim": 48, "depth": 4, "num_heads": 3}
+
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("shared_machine", deadline=None)
+settings.load_profile("shared_machine")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,6 +13,7 @@ from continual.learning import (
     WHOLE_BACKBONE,
     ActivationCache,
     ActivationKey,
+    Checkpoints,
     LoraShape,
     UpdateRequest,
     build_network,
@@ -26,6 +27,7 @@ from continual.learning.loop import LoopOrder, training_loop
 from continual.learning.network import PIXELS, embed_prefix
 from continual.learning.strategies.full import BACKBONE_PACE, FULL
 from continual.learning.strategies.tuning import depth_of
+from continual.learning.training_state import StateKeeper
 from continual.learning.views import standardise, view_of
 
 SHAPE = LoraShape(method=WHOLE_BACKBONE)
@@ -86,7 +88,8 @@ def test_it_learns_a_site_by_moving_every_weight_and_does_so_again_under_its_see
 
 def test_the_backbone_learns_twenty_times_more_slowly_than_an_adapter_would(whole):
     network = whole.fresh()
-    loop = training_loop(network, LoopOrder(whole.options, FULL.tuning, False, lambda _n: None), [])
+    keeper = StateKeeper(Checkpoints(), "")
+    loop = training_loop(network, LoopOrder(whole.options, FULL.tuning, False, lambda _n: None, keeper), [])
     rates = {id(weight): group["max_lr"] for group in loop.optimizer.param_groups for weight in group["params"]}
     assert len(rates) == len(network.trainable())
     for name, weight in network.trainable().items():
