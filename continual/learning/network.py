@@ -62,12 +62,12 @@ def peft_configuration(network: VisionTransformer, shape: LoraShape) -> PeftConf
 
     Raises LearningError when there is no such method, or it cannot have that rank on this backbone.
     """
-    first = first_tuned_block(network, shape)
+    method, first = peft_method(shape.method), first_tuned_block(network, shape)
     if shape.rank < 1:
         raise LearningError(f"the rank is {shape.rank}; choose 1 or more")
     layers = [block.get_submodule(name) for block in network.blocks[first:] for name in PROJECTIONS]
     inputs = tuple(sorted({layer.in_features for layer in layers}))
-    return peft_method(shape.method).make(Place(first, len(network.blocks), inputs, shape.rank, shape.alpha))
+    return method.make(Place(first, len(network.blocks), inputs, shape.rank, shape.alpha))
 
 
 def embed_pixels(
