@@ -196,7 +196,7 @@ class _Course(SupervisedPlugin):  # type: ignore[misc]  # Avalanche ships no typ
 
     def before_update(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ARG002 (Avalanche's signature)
         """Avalanche calls this between the gradient and the optimizer's step."""
-        nn.utils.clip_grad_norm_(list(strategy.model.trainable().values()), max_norm=1.0)
+        nn.utils.clip_grad_norm_(list(self._moving.weights.values()), max_norm=1.0)
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ARG002 (Avalanche's signature)
         """Avalanche calls this after every step."""

@@ -113,11 +113,16 @@ def prepare(folder: Path, images: int) -> Bench:
 
 
 def race(bench: Bench, strategy: str, repeats: int, state: Path) -> tuple[list[Epoch], list[Epoch]]:
-    """Epochs of the plain loop and of ours, taking turns after one of each that warms the caches."""
+    """Epochs of the plain loop and of ours, after one of each that warms the caches; who goes first takes turns."""
     plain, ours = [], []
+    turns = [
+        (plain, lambda network: plain_epoch(bench, strategy, network)),
+        (ours, lambda network: our_epoch(bench, strategy, network, state)),
+    ]
     for _ in range(repeats + 1):
-        plain.append(_timed(bench, lambda network: plain_epoch(bench, strategy, network)))
-        ours.append(_timed(bench, lambda network: our_epoch(bench, strategy, network, state)))
+        for done, learn_with in turns:
+            done.append(_timed(bench, learn_with))
+        turns.reverse()
         state.unlink()
         print(f"{strategy}: plain {plain[-1].processor:.2f} s, ours {ours[-1].processor:.2f} s", file=sys.stderr)
     return plain[1:], ours[1:]

@@ -80,7 +80,7 @@ def killed(stream, released_folder, tmp_path_factory, command_environment):
         env=command_environment(PYTHONPATH=str(ROOT), CONTINUAL_CHECKPOINT_SECONDS="0"),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=500,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
