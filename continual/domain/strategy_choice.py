@@ -79,7 +79,11 @@ def _reason(
 ) -> str:
     if len(as_good) == 1:
         return f"{chosen.strategy} has the best validation mean, {chosen.mean:.3f}; no other is within {tolerance:g}."
-    against = "the best" if chosen is best else f"within {tolerance:g} of the best, {best.mean:.3f} of {best.strategy}"
+    against = (
+        "the best"
+        if chosen.mean >= best.mean
+        else f"within {tolerance:g} of the best, {best.mean:.3f} of {best.strategy}"
+    )
     return (
         f"{chosen.strategy} is the cheapest of the {len(as_good)} that are not worse: its validation mean, "
         f"{chosen.mean:.3f}, is {against}."
