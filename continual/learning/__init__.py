@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from continual.learning.adapter_files import network_record, read_adapter, read_importance, write_adapter
     from continual.learning.backbones import BackboneWeights, build_network, resolve_backbone, weights_from_bytes
     from continual.learning.cached_files import cached_digests, forget_activations
-    from continual.learning.calibration import calibrate, fit_temperature
+    from continual.learning.calibration import calibrate
     from continual.learning.closed_form import CLOSED_FORMS, ClosedForm, softmax, targets_of
     from continual.learning.devices import bound_threads, choose_device, gpu_peak_bytes, reset_gpu_peak
     from continual.learning.environment import training_environment
@@ -22,10 +22,16 @@ if TYPE_CHECKING:
     from continual.learning.learner import UpdateRequest, importance_of, learn
     from continual.learning.loop import TrainingOptions
     from continual.learning.memory import POLICIES, Candidates, Capacity, policy_named, select_memory
-    from continual.learning.network import AdaptedNetwork, LoraShape, check_image_size, first_tuned_block
+    from continual.learning.network import AdaptedNetwork, LoraShape, TunedNetwork, check_image_size, first_tuned_block
     from continual.learning.predictor import Predictor, load_predictor
     from continual.learning.pretraining import pretrain_backbone
+    from continual.learning.segmentation.judging import DenseScore
+    from continual.learning.segmentation.mask_predictor import MaskAnswer, MaskPredictor
+    from continual.learning.segmentation.segmenting_network import SegmentingNetwork
+    from continual.learning.segmentation.tile_cache import TileCache
+    from continual.learning.segmentation.tiles import TileGrid, check_tile, choose_tile
     from continual.learning.strategies import STRATEGIES, Importance
+    from continual.learning.temperature import fit_temperature
 
 # Avalanche's GEM looks for a quadratic solver when it is imported; nothing here uses it.
 for _message in ("no QP solver found", "JAXopt is no longer maintained"):
@@ -40,24 +46,33 @@ _HOMES = {
     "Candidates": "memory",
     "Capacity": "memory",
     "ClosedForm": "closed_form",
+    "DenseScore": "segmentation.judging",
     "Importance": "strategies",
     "LoraShape": "network",
+    "MaskAnswer": "segmentation.mask_predictor",
+    "MaskPredictor": "segmentation.mask_predictor",
     "POLICIES": "memory",
     "Predictor": "predictor",
     "STRATEGIES": "strategies",
+    "SegmentingNetwork": "segmentation.segmenting_network",
     "SiteScore": "evaluation",
+    "TileCache": "segmentation.tile_cache",
+    "TileGrid": "segmentation.tiles",
     "TrainingOptions": "loop",
+    "TunedNetwork": "network",
     "UpdateRequest": "learner",
     "WeightLine": "interpolation",
     "bound_threads": "devices",
-    "calibrate": "calibration",
     "build_network": "backbones",
     "cached_digests": "cached_files",
-    "choose_device": "devices",
+    "calibrate": "calibration",
     "check_image_size": "network",
+    "check_tile": "segmentation.tiles",
+    "choose_device": "devices",
+    "choose_tile": "segmentation.tiles",
     "first_tuned_block": "network",
+    "fit_temperature": "temperature",
     "forget_activations": "cached_files",
-    "fit_temperature": "calibration",
     "gpu_peak_bytes": "devices",
     "importance_of": "learner",
     "learn": "learner",
@@ -90,11 +105,18 @@ __all__ = [
     "Candidates",
     "Capacity",
     "ClosedForm",
+    "DenseScore",
     "Importance",
     "LoraShape",
+    "MaskAnswer",
+    "MaskPredictor",
     "Predictor",
+    "SegmentingNetwork",
     "SiteScore",
+    "TileCache",
+    "TileGrid",
     "TrainingOptions",
+    "TunedNetwork",
     "UpdateRequest",
     "WeightLine",
     "bound_threads",
@@ -102,7 +124,9 @@ __all__ = [
     "cached_digests",
     "calibrate",
     "check_image_size",
+    "check_tile",
     "choose_device",
+    "choose_tile",
     "first_tuned_block",
     "fit_temperature",
     "forget_activations",

@@ -16,11 +16,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from continual.domain.adapters import Task
 from continual.domain.errors import AdapterMismatchError
 from continual.learning.backbones import BackboneWeights, build_network
-from continual.learning.calibration import COLDEST, HOTTEST
 from continual.learning.model_card import model_card
-from continual.learning.network import AdaptedNetwork, LoraShape, embed_prefix
+from continual.learning.network import AdaptedNetwork, LoraShape, TunedNetwork
+from continual.learning.segmentation.segmenting_network import SegmentingNetwork
+from continual.learning.segmentation.tiles import TileGrid
+from continual.learning.temperature import COLDEST, HOTTEST
 from continual.learning.views import standardise
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -33,12 +36,13 @@ CARD = "README.md"
 
 GOLDEN_IMAGES = 4
 GOLDEN_SIDE_PX = 64
+GOLDEN_STRIDE = 8
 GOLDEN_TOLERANCE = 5e-3
 """Largest difference of class scores that rounding on another machine explains."""
 
 
 def write_adapter(
-    network: AdaptedNetwork, importance: Mapping[str, Tensor], record: Mapping[str, Any]
+    network: TunedNetwork, importance: Mapping[str, Tensor], record: Mapping[str, Any]
 ) -> dict[str, bytes]:
     """The version's folder, file name to bytes; `record` must hold what `network_record` gives, under "network"."""
     configuration = network.peft.peft_config["default"].to_dict()
@@ -50,15 +54,17 @@ def write_adapter(
         ADAPTER_CONFIGURATION: json.dumps(configuration, indent=2, sort_keys=True, default=_plain).encode(),
         HEAD_WEIGHTS: save(_on_cpu(network.head.state_dict())),
         IMPORTANCE: save(_on_cpu(importance)),
-        GOLDEN_OUTPUTS: save({"scores": golden_scores(network, record["network"]["image_size"]).cpu()}),
+        GOLDEN_OUTPUTS: save({"scores": golden_scores(network, record["network"]["image_size"]).cpu().contiguous()}),
         RECORD: json.dumps(record, indent=2, sort_keys=True, allow_nan=False).encode(),
         CARD: model_card(record).encode(),
     }
 
 
-def network_record(network: AdaptedNetwork, weights: BackboneWeights, image_size: int) -> dict[str, Any]:
-    """What loading needs to rebuild the network: plain JSON."""
+def network_record(network: TunedNetwork, weights: BackboneWeights, image_size: int) -> dict[str, Any]:
+    """What loading needs to rebuild the network: plain JSON. A record that names no task classifies."""
+    dense = isinstance(network, SegmentingNetwork)
     return {
+        "task": (Task.SEGMENTATION if dense else Task.CLASSIFICATION).value,
         "backbone": weights.name,
         "backbone_digest": weights.digest,
         "image_size": image_size,
@@ -69,10 +75,11 @@ def network_record(network: AdaptedNetwork, weights: BackboneWeights, image_size
         "temperature": network.temperature,
         "trainable_parameters": sum(weight.numel() for weight in network.trainable().values()),
         "trainable_share": network.trainable_share(),
+        **({"tile": network.grid.tile, "foreground_bias": network.foreground_bias} if dense else {}),
     }
 
 
-def read_adapter(weights: BackboneWeights, files: Mapping[str, bytes], device: torch.device) -> AdaptedNetwork:
+def read_adapter(weights: BackboneWeights, files: Mapping[str, bytes], device: torch.device) -> TunedNetwork:
     """The network of a stored version, proved alive.
 
     A version from before there were temperatures reads as 1. Raises AdapterMismatchError when the backbone is another,
@@ -88,7 +95,14 @@ def read_adapter(weights: BackboneWeights, files: Mapping[str, bytes], device: t
             "load the backbone it names"
         )
     lora = LoraShape(shape["lora_rank"], shape["lora_alpha"], shape["lora_blocks"])
-    network = AdaptedNetwork(build_network(weights), lora, shape["classes"])
+    network: TunedNetwork
+    if shape.get("task") == Task.SEGMENTATION:
+        network = SegmentingNetwork(
+            build_network(weights), lora, shape["classes"], TileGrid(shape["image_size"], shape["tile"])
+        )
+        network.foreground_bias = float(shape["foreground_bias"])
+    else:
+        network = AdaptedNetwork(build_network(weights), lora, shape["classes"])
     network.temperature = _temperature(shape)
     _load_weights(network, files)
     network.to(device).eval()
@@ -102,13 +116,17 @@ def read_importance(files: Mapping[str, bytes], device: torch.device) -> dict[st
 
 
 @torch.inference_mode()
-def golden_scores(network: AdaptedNetwork, image_size: int) -> Float[Tensor, "image klass"]:
-    """Class scores on fixed synthetic images, through the whole path from pixels to head."""
+def golden_scores(network: TunedNetwork, image_size: int) -> Float[Tensor, "image klass *position"]:
+    """Class scores on fixed synthetic images, through the whole path from pixels to head.
+
+    Of dense scores every eighth pixel of every eighth row, on images of one tile: a few kilobytes prove as much.
+    """
     network.eval()
     device = next(network.parameters()).device
-    images = torch.stack([standardise(pixels, image_size) for pixels in _golden_pixels()])
-    scores: Tensor = network(embed_prefix(network.vision, images.to(device), network.split))
-    return scores
+    side = network.grid.tile if isinstance(network, SegmentingNetwork) else image_size
+    images = torch.stack([standardise(pixels, side) for pixels in _golden_pixels()])
+    scores: Tensor = network.from_images(images.to(device))
+    return scores[..., ::GOLDEN_STRIDE, ::GOLDEN_STRIDE] if scores.ndim > 2 else scores
 
 
 def _golden_pixels() -> list[np.ndarray]:
@@ -130,7 +148,7 @@ def _temperature(shape: Mapping[str, Any]) -> float:
     return float(found)
 
 
-def _load_weights(network: AdaptedNetwork, files: Mapping[str, bytes]) -> None:
+def _load_weights(network: TunedNetwork, files: Mapping[str, bytes]) -> None:
     try:
         outcome = set_peft_model_state_dict(network.peft, load(files[ADAPTER_WEIGHTS]))
         network.head.load_state_dict(load(files[HEAD_WEIGHTS]))
@@ -146,7 +164,7 @@ def _load_weights(network: AdaptedNetwork, files: Mapping[str, bytes]) -> None:
         )
 
 
-def _prove_alive(network: AdaptedNetwork, files: Mapping[str, bytes], image_size: int) -> None:
+def _prove_alive(network: TunedNetwork, files: Mapping[str, bytes], image_size: int) -> None:
     expected = load(files[GOLDEN_OUTPUTS])["scores"]
     found = golden_scores(network, image_size).cpu()
     worst = float((found - expected).abs().max())

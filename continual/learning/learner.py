@@ -13,12 +13,12 @@ from torch import Tensor
 
 from continual.domain.errors import StreamError
 from continual.domain.samples import Sample
-from continual.learning.activations import ActivationCache
 from continual.learning.loop import LoopOrder, TrainingOptions, training_loop
-from continual.learning.network import AdaptedNetwork
-from continual.learning.strategies import STRATEGIES, Importance, Strategy, StrategyContext
+from continual.learning.network import TunedNetwork
+from continual.learning.segmentation.tile_cache import Cache
+from continual.learning.strategies import STRATEGIES, Importance, StrategyContext
 from continual.learning.strategies.ewc import measure_importance
-from continual.learning.streams import Draw, as_dataset, as_experience, balanced_draws
+from continual.learning.streams import AnyDraw, as_dataset, as_experience, draws_for, examples_of
 from continual.learning.teacher import Teacher, ask_teacher
 
 
@@ -42,13 +42,13 @@ class UpdateRequest:
 class _Plan:
     """The draws of an update: `fresh` from the new experience (or from everything, joint), `replayed` from memory."""
 
-    fresh: tuple[Draw, ...]
-    replayed: tuple[Draw, ...]
+    fresh: Sequence[AnyDraw]
+    replayed: Sequence[AnyDraw]
 
 
 def learn(
-    network: AdaptedNetwork,
-    cache: ActivationCache,
+    network: TunedNetwork,
+    cache: Cache,
     request: UpdateRequest,
     options: TrainingOptions,
     progress: Callable[[int], None],
@@ -63,7 +63,7 @@ def learn(
         raise StreamError(f"no strategy {request.strategy!r}; choose one of {', '.join(STRATEGIES)}")
     started = time.perf_counter()
     torch.manual_seed(options.seed)
-    plan = _draw(network, request, strategy, options)
+    plan = _draw(network, cache, request, options)
     context = StrategyContext(
         memory=_replayed(plan, cache),
         importance=request.importance if strategy.regularises else None,
@@ -87,34 +87,32 @@ def learn(
 
 
 def importance_of(
-    network: AdaptedNetwork, cache: ActivationCache, samples: Sequence[Sample], progress: Callable[[int], None]
+    network: TunedNetwork, cache: Cache, samples: Sequence[Sample], progress: Callable[[int], None]
 ) -> dict[str, Tensor]:
-    """Importance of each trainable weight for the labelled samples (EWC's diagonal Fisher information)."""
-    labelled = [sample for sample in samples if sample.label in network.classes]
-    tokens = [torch.from_numpy(cache.tokens(sample.digest, 0)).float() for sample in labelled]
-    targets = [network.classes.index(str(sample.label)) for sample in labelled]
-    importance = measure_importance(network, tokens, targets)
-    progress(len(labelled))
+    """Importance of each trainable weight for the samples that have an answer (EWC's diagonal Fisher information)."""
+    importance = measure_importance(network, examples_of(cache, samples, network.classes))
+    progress(len(samples))
     return importance
 
 
-def _draw(network: AdaptedNetwork, request: UpdateRequest, strategy: Strategy, options: TrainingOptions) -> _Plan:
+def _draw(network: TunedNetwork, cache: Cache, request: UpdateRequest, options: TrainingOptions) -> _Plan:
+    strategy = STRATEGIES[request.strategy]
     half = bool(strategy.replays and request.memory)
     samples = [*request.past, *request.experience] if strategy.joint else request.experience
     size = options.batch_size // 2 if half else options.batch_size
-    fresh = balanced_draws(samples, network.classes, options.steps * size, options.views, options.seed)
+    fresh = draws_for(cache, samples, network.classes, options.steps * size, options.views, options.seed)
     if not half:
         return _Plan(fresh, ())
     count = options.steps * (options.batch_size // 2)
-    replayed = balanced_draws(request.memory, network.classes, count, options.views, options.seed + 1)
+    replayed = draws_for(cache, request.memory, network.classes, count, options.views, options.seed + 1)
     return _Plan(fresh, replayed)
 
 
-def _replayed(plan: _Plan, cache: ActivationCache) -> Any | None:
+def _replayed(plan: _Plan, cache: Cache) -> Any | None:
     return as_dataset(plan.replayed, cache, first=len(plan.fresh)) if plan.replayed else None
 
 
-def _teacher(network: AdaptedNetwork, cache: ActivationCache, request: UpdateRequest, plan: _Plan) -> Teacher | None:
+def _teacher(network: TunedNetwork, cache: Cache, request: UpdateRequest, plan: _Plan) -> Teacher | None:
     if not request.taught:
         if request.memory or request.importance:
             raise StreamError(

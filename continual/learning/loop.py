@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from continual.learning.devices import mixed_precision
-from continual.learning.network import AdaptedNetwork
+from continual.learning.network import TunedNetwork
 from continual.learning.strategies.tuning import Tuning, Unfreezing, depth_of
 
 
@@ -32,7 +32,10 @@ class TrainingOptions:
     label_smoothing: float = 0.1
     views: int = 4
     patch_share: float = 0.5
-    """Share of patch tokens that a training step looks at, drawn anew for every image and step (Liu et al. 2023)."""
+    """Share of patch tokens that a training step looks at, drawn anew for every image and step (Liu et al. 2023).
+
+    Segmentation looks at all of them: every pixel is asked for.
+    """
     regularisation: float = 1000.0
     """Strength of weight consolidation (EWC's lambda)."""
     distillation: float = 1.0
@@ -51,7 +54,9 @@ class AdapterTemplate(SupervisedTemplate):  # type: ignore[misc]  # Avalanche sh
     def forward(self) -> Tensor:
         """Class scores of the current batch, in mixed precision where the device has it."""
         with mixed_precision(self.device):
-            scores: Tensor = self.model(drop_patches(self.mb_x, self.model.vision.num_prefix_tokens, self.patch_share))
+            tokens = drop_patches(self.mb_x, self.model.vision.num_prefix_tokens, self.patch_share)
+            # Between the number of the draw and the task label stands what else the network is given.
+            scores: Tensor = self.model(tokens, *self.mbatch[3:-1])
         return scores.float()
 
 
@@ -99,7 +104,7 @@ class LoopOrder:
     progress: Callable[[int], None]
 
 
-def training_loop(network: AdaptedNetwork, order: LoopOrder, plugins: Sequence[SupervisedPlugin]) -> AdapterTemplate:
+def training_loop(network: TunedNetwork, order: LoopOrder, plugins: Sequence[SupervisedPlugin]) -> AdapterTemplate:
     """Avalanche's template, ready to train `network` on one experience.
 
     Weights that the tuning mode opens late or never are left with `requires_grad` off: the caller turns it on again.
@@ -122,14 +127,14 @@ def training_loop(network: AdaptedNetwork, order: LoopOrder, plugins: Sequence[S
     template = AdapterTemplate(
         model=network,
         optimizer=optimizer,
-        criterion=nn.CrossEntropyLoss(label_smoothing=options.label_smoothing),
+        criterion=network.criterion(options.label_smoothing),
         train_mb_size=options.batch_size // 2 if order.half else options.batch_size,
         train_epochs=1,
         device=next(network.parameters()).device,
         plugins=[unfreezing, *plugins, _Course(schedule, order.progress)],
         evaluator=_no_evaluator(),
     )
-    template.patch_share = options.patch_share
+    template.patch_share = options.patch_share if network.looks_at_parts else 1.0
     return template
 
 

@@ -8,8 +8,12 @@ def model_card(record: Mapping[str, Any]) -> str:
     """The card as text; every figure in it comes from `record`."""
     network = record["network"]
     scores = record.get("scores", {})
+    dense = network.get("task") == "segmentation"
+    metric = "dice" if dense else "balanced_accuracy"
+    reads = "a decoder on patch tokens and pixels" if dense else "head on class token and mean patch token"
+    tiles = f", in tiles of {network['tile']} pixels" if dense else ""
     rows = "\n".join(
-        f"| {site} | {values['balanced_accuracy']:.3f} | {values['calibration_error']:.3f} | {values['samples']} |"
+        f"| {site} | {values[metric]:.3f} | {values['calibration_error']:.3f} | {values['samples']} |"
         for site, values in scores.items()
     )
     gate = record.get("gate", {})
@@ -21,8 +25,8 @@ tags: [medical-imaging, continual-learning, lora]
 # {record.get("adapter", "adapter")}
 
 LoRA rank {network["lora_rank"]} in the last {network["lora_blocks"]} blocks of `{network["backbone"]}`
-(SHA-256 `{network["backbone_digest"]}`), head on class token and mean patch token, images of
-{network["image_size"]} x {network["image_size"]} pixels.
+(SHA-256 `{network["backbone_digest"]}`), {reads}, images of
+{network["image_size"]} x {network["image_size"]} pixels{tiles}.
 
 - Classes: {", ".join(network["classes"])}
 - Learnt, in this order: {", ".join(record.get("trained_on", []))}
@@ -31,7 +35,7 @@ LoRA rank {network["lora_rank"]} in the last {network["lora_blocks"]} blocks of 
 - Temperature of its probabilities: {network.get("temperature", 1.0):.3f}
 - Gate: {"accepted" if gate.get("accepted") else "not accepted"}
 
-| site (frozen test split) | balanced accuracy | calibration error | samples |
+| site (frozen test split) | {metric.replace("_", " ")} | calibration error | samples |
 |---|---|---|---|
 {rows}
 

@@ -1,4 +1,4 @@
-"""Serving one adapter version: pixels in, class probabilities out."""
+"""Serving one adapter version: pixels in, class probabilities or a mask out."""
 
 import json
 from collections.abc import Mapping
@@ -10,14 +10,16 @@ from jaxtyping import UInt8
 
 from continual.learning.adapter_files import RECORD, read_adapter
 from continual.learning.backbones import weights_from_bytes
-from continual.learning.network import AdaptedNetwork, embed_prefix
+from continual.learning.network import TunedNetwork
+from continual.learning.segmentation.mask_predictor import MaskPredictor
+from continual.learning.segmentation.segmenting_network import SegmentingNetwork
 from continual.learning.views import standardise
 
 
 class Predictor:
     """One version ready to answer. Not safe for two threads at once: give it one executor thread or a lock."""
 
-    def __init__(self, network: AdaptedNetwork, backbone_digest: str, image_size: int) -> None:
+    def __init__(self, network: TunedNetwork, backbone_digest: str, image_size: int) -> None:
         self._network = network
         self._image_size = image_size
         self.backbone_digest = backbone_digest
@@ -28,13 +30,16 @@ class Predictor:
         """Probability per class at the version's temperature, summing to 1."""
         device = next(self._network.parameters()).device
         image = standardise(pixels, self._image_size)[None].to(device)
-        scores = self._network(embed_prefix(self._network.vision, image, self._network.split))
-        answer = self._network.calibrated(scores)[0].tolist()
+        answer = self._network.calibrated(self._network.from_images(image))[0].tolist()
         return {name: float(value) for name, value in zip(self.classes, answer, strict=True)}
 
 
-def load_predictor(backbone: bytes | Path, files: Mapping[str, bytes], device: str = "cpu") -> Predictor:
+def load_predictor(
+    backbone: bytes | Path, files: Mapping[str, bytes], device: str = "cpu"
+) -> Predictor | MaskPredictor:
     """A predictor from backbone weights (safetensors bytes or a path to them) and a version's files.
+
+    It answers with classes or with masks, as the version's record says.
 
     Raises BackboneError or AdapterMismatchError when they do not belong together.
     """
@@ -42,4 +47,6 @@ def load_predictor(backbone: bytes | Path, files: Mapping[str, bytes], device: s
     shape = json.loads(files[RECORD])["network"] if RECORD in files else {}
     weights = weights_from_bytes(data, shape.get("backbone"))
     network = read_adapter(weights, files, torch.device(device))
+    if isinstance(network, SegmentingNetwork):
+        return MaskPredictor(network, weights.digest)
     return Predictor(network, weights.digest, shape["image_size"])

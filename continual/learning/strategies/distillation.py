@@ -1,7 +1,8 @@
 """Distillation terms: the network under training is held to what the champion said of the same image and view.
 
 The champion looked at all patches, a training step at some of them: the terms teach the part to say what the whole
-said. Every term takes scores of shape (image, class) or, for dense outputs, (image, class, ...position).
+said. Every term takes scores of shape (image, class) or, for dense outputs, (image, class, ...position); positions
+outside the field of view do not count.
 """
 
 from typing import Any
@@ -12,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from continual.domain.samples import IGNORED
 from continual.learning.teacher import Teacher
 
 SOFTENING = 2.0
@@ -40,6 +42,11 @@ def belief(said: Scores, targets: Targets) -> Float[Tensor, "image *position"]:
     return torch.where(targets < known, found, torch.ones_like(found))
 
 
+def inside(targets: Targets) -> Float[Tensor, "image *position"]:
+    """1 for what counts, 0 for positions outside the field of view; a whole image always counts."""
+    return torch.ones_like(targets, dtype=torch.float32) if targets.ndim == 1 else (targets != IGNORED).float()
+
+
 class Distillation(SupervisedPlugin):  # type: ignore[misc]  # Avalanche ships no types
     """Adds strength x mean divergence to every batch's loss: replayed draws in full, new ones by the belief in them."""
 
@@ -54,7 +61,8 @@ class Distillation(SupervisedPlugin):  # type: ignore[misc]  # Avalanche ships n
         apart = divergence(scores[:, : self._teacher.classes], said)
         replayed = self._teacher.replayed(numbers).reshape(-1, *(1,) * (apart.ndim - 1))
         weight = torch.where(replayed, torch.ones_like(apart), belief(said, targets))
-        return self._strength * (weight * apart).mean()
+        counted = inside(targets)
+        return self._strength * (counted * weight * apart).sum() / counted.sum().clamp(min=1.0)
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ARG002 (Avalanche's signature)
         """Avalanche calls this between the loss and its gradient."""
@@ -69,12 +77,13 @@ class ScoreMatching(SupervisedPlugin):  # type: ignore[misc]  # Avalanche ships 
         self._teacher = teacher
         self._strength = strength
 
-    def penalty(self, scores: Scores, numbers: Numbers) -> Float[Tensor, ""]:
+    def penalty(self, scores: Scores, targets: Targets, numbers: Numbers) -> Float[Tensor, ""]:
         """The term that is added; zero where no draw is replayed or the scores are still the champion's."""
-        apart = (scores[:, : self._teacher.classes] - self._teacher.said(numbers)).square()
-        kept = apart[self._teacher.replayed(numbers)]
-        return self._strength * kept.mean() if len(kept) else 0.0 * apart.sum()
+        apart = (scores[:, : self._teacher.classes] - self._teacher.said(numbers)).square().mean(dim=1)
+        replayed = self._teacher.replayed(numbers).reshape(-1, *(1,) * (apart.ndim - 1))
+        counted = inside(targets) * replayed
+        return self._strength * (counted * apart).sum() / counted.sum().clamp(min=1.0)
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ARG002 (Avalanche's signature)
         """Avalanche calls this between the loss and its gradient."""
-        strategy.loss += self.penalty(strategy.mb_output, strategy.mbatch[2])
+        strategy.loss += self.penalty(strategy.mb_output, strategy.mb_y, strategy.mbatch[2])
