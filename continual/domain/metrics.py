@@ -10,12 +10,20 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 
+from continual.domain.adapters import Task
 from continual.domain.samples import IGNORED
 
 BALANCED_ACCURACY = "balanced_accuracy"
 DICE = "dice"
+METRICS: Mapping[Task, str] = {Task.CLASSIFICATION: BALANCED_ACCURACY, Task.SEGMENTATION: DICE}
+"""What the versions of each task are judged by."""
 
 Matrix = Float[np.ndarray, "row site"]
+
+
+def task_of(metric: str) -> Task:
+    """The task whose versions are judged by this metric; classification for one that is not in `METRICS`."""
+    return next((task for task, name in METRICS.items() if name == metric), Task.CLASSIFICATION)
 
 
 def recall_per_class(labels: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:

@@ -1,15 +1,17 @@
-"""Sources to clean images: read, decode, quality gate, pixel statistics, pseudonym, lossless PNG.
+"""Sources to clean images: read, decode, quality gate, pixel statistics, pseudonym, lossless PNG, mask.
 
 One bad file becomes one quarantine entry and never stops the others. Knows nothing of where clean images are stored.
 """
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 from continual.domain.digests import sha256_pixels
 from continual.domain.errors import IntakeError, QualityError, SettingsError, UnreadableImageError
 from continual.domain.samples import CleanImage, QuarantineEntry, pseudonym
 from continual.imaging.decoding import DecodedImage, decode_image
+from continual.imaging.masks import encode_mask, mask_for
 from continual.imaging.measurements import pixel_statistics
 from continual.imaging.quality import check_quality
 from continual.imaging.sources import ImageSource, file_digest
@@ -21,6 +23,7 @@ MAX_FILE_BYTES = 512 * 1024 * 1024
 def clean_images(sources: Iterable[ImageSource], key: bytes) -> Iterator[CleanImage | QuarantineEntry]:
     """One clean image or one quarantine entry per source, in order, lazily; `key` is the secret of the pseudonyms.
 
+    An image whose mask cannot be used is held back with it: with the file put right it comes in as a whole.
     Nothing yielded holds a name, identifier, UID, path or day: `acquired_at` is cut to the month. Raises SettingsError
     on an empty key, at the call.
     """
@@ -31,23 +34,25 @@ def clean_images(sources: Iterable[ImageSource], key: bytes) -> Iterator[CleanIm
 
 def _clean(source: ImageSource, key: bytes) -> CleanImage | QuarantineEntry:
     try:
-        return _standardise(source, decode_image(_read(source)), key)
+        return _standardise(source, decode_image(_read(source.path, "file")), key)
     except IntakeError as error:
         return QuarantineEntry(source.site, source.position, file_digest(source.path, source.position), str(error))
 
 
-def _read(source: ImageSource) -> bytes:
+def _read(path: Path, what: str) -> bytes:
     try:
-        size = source.path.stat().st_size
+        size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise UnreadableImageError(
-                f"the file has {size} bytes, at most {MAX_FILE_BYTES} are read; send single frames"
+                f"the {what} has {size} bytes, at most {MAX_FILE_BYTES} are read; send single frames"
             )
-        return source.path.read_bytes()
+        return path.read_bytes()
     except (OSError, ValueError) as error:
         # Without the error's own text: it quotes the path. ValueError: a NUL in the name.
         reason = getattr(error, "strerror", None) or type(error).__name__
-        raise UnreadableImageError(f"the file cannot be read ({reason}); check that it is there and readable") from None
+        raise UnreadableImageError(
+            f"the {what} cannot be read ({reason}); check that it is there and readable"
+        ) from None
 
 
 def _standardise(source: ImageSource, decoded: DecodedImage, key: bytes) -> CleanImage:
@@ -76,7 +81,15 @@ def _standardise(source: ImageSource, decoded: DecodedImage, key: bytes) -> Clea
         pixel_statistics=pixel_statistics(decoded.pixels),
         acquired_at=_month(source.acquired_at or decoded.acquired_at),
         split=source.split,
+        mask_png=_mask(source, decoded),
     )
+
+
+def _mask(source: ImageSource, decoded: DecodedImage) -> bytes | None:
+    if source.mask is None:
+        return None
+    seen = None if source.field_of_view is None else _read(source.field_of_view, "field of view's file")
+    return encode_mask(mask_for(decoded, _read(source.mask, "mask's file"), seen))
 
 
 def _month(moment: datetime | None) -> datetime | None:
