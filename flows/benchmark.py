@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from continual.domain.adapters import Task
 from continual.domain.errors import SettingsError, StreamError
-from continual.domain.metrics import chance_level
-from continual.domain.samples import Split
 from continual.learning import CLOSED_FORMS, STRATEGIES, resolve_backbone
 from flows.adapter_context import AdapterContext, AdapterOptions
-from flows.evaluation import labelled_samples
+from flows.evaluation import chance_on
 from flows.ingest import take_in
 from flows.memory_use import PeakMemory
 from flows.progress import say
@@ -49,6 +48,9 @@ class BenchmarkPlan:
         unknown = [name for name in self.strategies if name not in known]
         if unknown or not self.strategies:
             raise StreamError(f"no strategy {', '.join(unknown) or 'named'}; choose among {', '.join(known)}")
+        closed = [name for name in self.strategies if name in CLOSED_FORMS]
+        if closed and self.options.task is Task.SEGMENTATION:
+            raise StreamError(f"{', '.join(closed)} classify whole images and give no masks; leave them out")
         if min(self.seeds, self.orders, *self.ranks) < 1 or len(self.sites) < 2:
             raise SettingsError(
                 f"{len(self.sites)} sites, {self.seeds} seeds, {self.orders} orders, ranks {self.ranks}: "
@@ -154,7 +156,7 @@ def _run_group(
 
 
 def _record(context: AdapterContext, cell: Cell, run: StreamRun, peak: PeakMemory) -> dict[str, Any]:
-    chance = [chance_level([str(s.label) for s in labelled_samples(context, site, Split.TEST)]) for site in run.sites]
+    chance = [chance_on(context, site) for site in run.sites]
     scores = derived_scores(run.matrix, run.sites, chance)
     last = run.rows[-1]
     areas = [area for area in last.auroc.values() if area is not None]

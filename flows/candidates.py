@@ -8,13 +8,14 @@ from typing import Any
 from continual.domain.adapters import CHAMPION, AdapterVersion, GateDecision, SiteOutcomes, VersionDraft
 from continual.domain.digests import sha256_json
 from continual.domain.errors import StreamError
-from continual.domain.metrics import BALANCED_ACCURACY, chance_level
+from continual.domain.metrics import METRICS, chance_level
 from continual.domain.samples import Sample, Split, label_counts
 from continual.learning import (
     STRATEGIES,
-    AdaptedNetwork,
+    DenseScore,
     Importance,
     SiteScore,
+    TunedNetwork,
     UpdateRequest,
     WeightLine,
     calibrate,
@@ -32,7 +33,7 @@ from flows.progress import track
 from flows.windows import new_labels, new_samples
 from registry import run_gate
 
-Tested = Mapping[str, tuple[SiteOutcomes, SiteScore]]
+Tested = Mapping[str, tuple[SiteOutcomes, SiteScore | DenseScore]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +42,7 @@ class Trained:
 
     site: str
     strategy: str
-    network: AdaptedNetwork
+    network: TunedNetwork
     parent: AdapterVersion | None
     experience: tuple[Sample, ...]
     memory: tuple[Sample, ...]
@@ -67,7 +68,9 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
 
     Raises StreamError when there are too few labels for the change plan.
     """
-    experience = [s for s in new_samples(context, champion, site) if s.split is Split.TRAIN and s.label is not None]
+    task = context.options.task
+    arrived = new_samples(context, champion, site)
+    experience = [sample for sample in arrived if sample.split is Split.TRAIN and sample.labelled_for(task)]
     _check_experience(context, site, experience, strategy)
     remembered = remembered_by(context.registry, champion)
     past = _past(context, champion) if STRATEGIES[strategy].joint else []
@@ -120,8 +123,8 @@ def register_candidate(context: AdapterContext, trained: Trained) -> AdapterVers
         backbone_digest=context.weights.digest,
         trained_on=trained.trained_on,
         classes=trained.network.classes,
-        metric=BALANCED_ACCURACY,
-        metrics={site: score.balanced_accuracy for site, (_, score) in tested.items()},
+        metric=METRICS[context.options.task],
+        metrics={site: score.value for site, (_, score) in tested.items()},
         record=record | {"seconds": seconds},
     )
     context.registry.artifacts.put(context.weights.data)
@@ -154,10 +157,10 @@ def _check_experience(context: AdapterContext, site: str, experience: Sequence[S
 
 def _start(
     context: AdapterContext, champion: AdapterVersion | None, samples: Sequence[Sample]
-) -> tuple[AdaptedNetwork, Importance]:
+) -> tuple[TunedNetwork, Importance]:
     """The network that an update starts from: the champion's, its head grown by new labels where the plan allows it."""
     if champion is None:
-        return context.fresh_network(tuple(label_counts(samples))), {}
+        return context.fresh_network(context.options.classes or tuple(label_counts(samples))), {}
     unknown = new_labels(champion, samples)
     if unknown and not context.options.plan.new_classes:
         raise StreamError(
@@ -172,6 +175,10 @@ def _start(
 def _past(context: AdapterContext, champion: AdapterVersion | None) -> list[Sample]:
     sites = champion.trained_on if champion else ()
     return [sample for site in sites for sample in labelled_samples(context, site, Split.TRAIN)]
+
+
+def _chance(outcome: SiteOutcomes) -> float:
+    return outcome.chance if outcome.scores else chance_level(outcome.labels)
 
 
 def _outcomes(tested: Tested) -> list[SiteOutcomes]:
@@ -191,8 +198,8 @@ def _record(context: AdapterContext, trained: Trained, tested: Tested, gate: Gat
         "network": network_record(trained.network, context.weights, context.options.image_size),
         "options": context.options.as_record(),
         "scores": {site: asdict(score) for site, (_, score) in tested.items()},
-        "validation": {site: score.balanced_accuracy for site, (_, score) in validated.items()},
-        "chance": {site: chance_level(outcome.labels) for site, (outcome, _) in tested.items()},
+        "validation": {site: score.value for site, (_, score) in validated.items()},
+        "chance": {site: _chance(outcome) for site, (outcome, _) in tested.items()},
         "gate": asdict(gate),
         "stay": asdict(trained.stay),
         "memory": [[sample.site, sample.digest] for sample in trained.memory],

@@ -3,8 +3,9 @@
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from continual.domain.adapters import CHAMPION
+from continual.domain.adapters import CHAMPION, Task
 from continual.domain.errors import NotFoundError
+from continual.domain.metrics import task_of
 from continual.domain.samples import IntakeSummary, QuarantineEntry
 from continual.imaging import clean_images
 from flows.progress import track
@@ -39,6 +40,8 @@ def _known_labels(workplace: Workplace, adapter: str | None) -> tuple[str, ...] 
     try:
         champion = workplace.registry.adapters.current(adapter, CHAMPION)
     except NotFoundError:
+        return None
+    if task_of(champion.metric) is Task.SEGMENTATION:
         return None
     return None if champion.record["options"]["plan"].get("new_classes") else champion.classes
 

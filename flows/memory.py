@@ -1,13 +1,13 @@
 """The replay memory at work: what is chosen after an update, what of it is still stored, and what it holds."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from continual.domain.adapters import CHAMPION, AdapterVersion
+from continual.domain.adapters import CHAMPION, AdapterVersion, Task
 from continual.domain.change_plan import ChangePlan
 from continual.domain.errors import NotFoundError
 from continual.domain.samples import Sample, Split
@@ -28,11 +28,21 @@ def choose_memory(context: "AdapterContext", samples: Sequence[Sample]) -> tuple
     if policy_named(plan.replay_policy).needs_features:
         context.fill(samples, 1, "replay memory: features")
     sizes = context.registry.samples.sizes(samples) if plan.replay_bytes else {}
-    candidates = Candidates(samples, context.options.training.seed, sizes, context.cache.features)
+    candidates = Candidates(
+        _as_one_class(samples) if context.options.task is Task.SEGMENTATION else samples,
+        context.options.training.seed,
+        sizes,
+        context.cache.features,
+    )
     kept = select_memory(candidates, Capacity(plan.replay_samples, plan.replay_bytes), plan.replay_policy)
-    # The reversed order lets the earlier overwrite the later; a label is what makes a sample a candidate.
-    chosen = {sample.digest: sample for sample in reversed(samples) if sample.label is not None}
+    # The reversed order lets the earlier overwrite the later; a label or a mask is what makes a sample a candidate.
+    chosen = {sample.digest: sample for sample in reversed(samples) if sample.labelled_for(context.options.task)}
     return tuple(chosen[digest] for digest in kept)
+
+
+def _as_one_class(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples with masks, all of one class: policies then share the memory out by site."""
+    return [replace(sample, label="mask") for sample in samples if sample.mask is not None]
 
 
 def remembered_by(registry: Registry, version: AdapterVersion | None) -> list[Sample]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from continual.learning.evaluation import SiteScore, probabilities, site_outcomes
     from continual.learning.interpolation import WeightLine
     from continual.learning.learner import UpdateRequest, importance_of, learn
-    from continual.learning.loop import TrainingOptions
+    from continual.learning.loop import TrainingOptions, training_options
     from continual.learning.memory import POLICIES, Candidates, Capacity, policy_named, select_memory
     from continual.learning.network import AdaptedNetwork, LoraShape, TunedNetwork, check_image_size, first_tuned_block
     from continual.learning.predictor import Predictor, load_predictor
@@ -90,6 +90,7 @@ _HOMES = {
     "softmax": "closed_form",
     "targets_of": "closed_form",
     "training_environment": "environment",
+    "training_options": "loop",
     "weights_from_bytes": "backbones",
     "write_adapter": "adapter_files",
 }
@@ -147,6 +148,7 @@ __all__ = [
     "softmax",
     "targets_of",
     "training_environment",
+    "training_options",
     "weights_from_bytes",
     "write_adapter",
 ]

@@ -15,9 +15,15 @@ from avalanche.training.templates import SupervisedTemplate
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from continual.domain.adapters import Task
 from continual.learning.devices import mixed_precision
 from continual.learning.network import TunedNetwork
 from continual.learning.strategies.tuning import Tuning, Unfreezing, depth_of
+
+DENSE_BATCH = 8
+"""Tiles in a batch: each has thousands of pixels to learn from."""
+DENSE_HEAD_RATE = 3e-3
+"""A decoder starts from nothing and has depth; at a classifier's rate it is still learning when the steps end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,13 @@ class TrainingOptions:
     distillation: float = 1.0
     """Strength of the terms that hold the network to what the champion said; 0 turns them off."""
     seed: int = 20260301
+
+
+def training_options(task: Task, steps: int, seed: int) -> TrainingOptions:
+    """The options that a task is trained with where nobody says otherwise."""
+    if task is Task.SEGMENTATION:
+        return TrainingOptions(steps=steps, seed=seed, batch_size=DENSE_BATCH, head_rate=DENSE_HEAD_RATE)
+    return TrainingOptions(steps=steps, seed=seed)
 
 
 class AdapterTemplate(SupervisedTemplate):  # type: ignore[misc]  # Avalanche ships no types
