@@ -21,6 +21,7 @@ from continual.domain.errors import AdapterMismatchError
 from continual.learning.backbones import BackboneWeights, build_network
 from continual.learning.model_card import model_card
 from continual.learning.network import AdaptedNetwork, LoraShape, TunedNetwork
+from continual.learning.segmentation.judging import BIASES
 from continual.learning.segmentation.segmenting_network import SegmentingNetwork
 from continual.learning.segmentation.tiles import TileGrid
 from continual.learning.temperature import COLDEST, HOTTEST
@@ -100,7 +101,7 @@ def read_adapter(weights: BackboneWeights, files: Mapping[str, bytes], device: t
         network = SegmentingNetwork(
             build_network(weights), lora, shape["classes"], TileGrid(shape["image_size"], shape["tile"])
         )
-        network.foreground_bias = float(shape["foreground_bias"])
+        network.foreground_bias = _bias(shape)
     else:
         network = AdaptedNetwork(build_network(weights), lora, shape["classes"])
     network.temperature = _temperature(shape)
@@ -144,6 +145,16 @@ def _temperature(shape: Mapping[str, Any]) -> float:
     if not isinstance(found, int | float) or not COLDEST <= found <= HOTTEST:
         raise AdapterMismatchError(
             f"the version's temperature is {found!r}, must lie between {COLDEST} and {HOTTEST}; restore its {RECORD}"
+        )
+    return float(found)
+
+
+def _bias(shape: Mapping[str, Any]) -> float:
+    found = shape.get("foreground_bias")
+    if not isinstance(found, int | float) or not BIASES[0] <= found <= BIASES[-1]:
+        raise AdapterMismatchError(
+            f"the version's foreground's bias is {found!r}, must lie between {BIASES[0]} and {BIASES[-1]}; "
+            f"restore its {RECORD}"
         )
     return float(found)
 
