@@ -1,4 +1,4 @@
-"""A tiny real backbone and a stream of two sites, shared by the learning room's tests and the conformance suite.
+"""A tiny real backbone and a stream of two sites for the learning room and the conformance suite; real images.
 
 Torch and its libraries load inside the fixtures: the other rooms' tests do not pay for them.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,19 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if report.skipped and excuse.startswith("no real") and os.environ.get("CONTINUAL_CI") and SHARED.is_dir():
         report.outcome, report.longrepr = "failed", f"{item.nodeid} was skipped in CI: {excuse}"
     return report
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Callable[[str], Path]:
+    """A folder of real images under CONTINUAL_TEST_DATA; skips where it is absent."""
+
+    def folder(name: str) -> Path:
+        root = Path(os.environ.get("CONTINUAL_TEST_DATA") or SHARED / "data")
+        if not (root / name).is_dir():
+            pytest.skip(f"no real images: the folder {name!r} is not under CONTINUAL_TEST_DATA")
+        return root / name
+
+    return folder
 
 
 def draw_image(site: str, label: str, random: np.random.Generator) -> NDArray[np.uint8]:

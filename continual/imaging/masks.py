@@ -20,13 +20,16 @@ Mask = UInt8[np.ndarray, "height width"]
 Values = Int64[np.ndarray, "height width"]
 
 
-def mask_for(image: DecodedImage, mask: bytes, field_of_view: bytes | None = None) -> Mask:
+def mask_for(
+    image: DecodedImage, mask: bytes, field_of_view: bytes | None = None, most_classes: int = MOST_MASK_CLASSES
+) -> Mask:
     """Class numbers for every pixel of an image, `IGNORED` where the field of view, if given, is 0.
 
     Both files are PNG with one value per pixel, of the image's size and orientation. Raises UnreadableImageError or
-    QualityError for any other file, and for a mask that leaves no pixel to learn from.
+    QualityError for any other file, for a class number above `most_classes`, and for a mask that leaves no pixel to
+    learn from.
     """
-    classes = _class_numbers(_values_for(image, mask, "mask"))
+    classes = _class_numbers(_values_for(image, mask, "mask"), most_classes)
     if field_of_view is not None:
         inside = _values_for(image, field_of_view, "field of view") != 0
         classes = _outside_ignored(classes, inside)
@@ -78,7 +81,7 @@ def _values_for(image: DecodedImage, data: bytes, what: str) -> Values:
     return found.values
 
 
-def _class_numbers(values: Values) -> Mask:
+def _class_numbers(values: Values, most_classes: int) -> Mask:
     present = np.flatnonzero(np.bincount(values.ravel()))
     highest = int(present[-1])
     if len(present) == 2 and present[0] == 0 and highest >= BRIGHT:
@@ -88,12 +91,9 @@ def _class_numbers(values: Values) -> Mask:
             f"the mask holds {len(present)} different values, at most {MOST_VALUES} may be: its edges are smoothed; "
             "export it without smoothing, one number per class"
         )
-    unusable = [int(value) for value in present if value > MOST_MASK_CLASSES and value != IGNORED]
+    unusable = [int(value) for value in present if value > most_classes and value != IGNORED]
     if unusable:
-        raise QualityError(
-            f"the mask holds the class number {unusable[0]}, at most {MOST_MASK_CLASSES} may be and {IGNORED} outside "
-            "the field of view; number the classes from 1"
-        )
+        raise QualityError(_too_many(unusable[0], most_classes))
     return values.astype(np.uint8)
 
 
@@ -101,3 +101,15 @@ def _outside_ignored(classes: Mask, inside: Bool[np.ndarray, "height width"]) ->
     if not inside.any():
         raise QualityError("the field of view is empty: all its pixels are 0; mark what lies inside by another value")
     return np.where(inside, classes, np.uint8(IGNORED))
+
+
+def _too_many(number: int, most_classes: int) -> str:
+    if number <= MOST_MASK_CLASSES:
+        return (
+            f"the mask holds the class number {number}, the adapter knows {most_classes}; correct it, or allow new "
+            "classes with --new-classes"
+        )
+    return (
+        f"the mask holds the class number {number}, at most {MOST_MASK_CLASSES} may be and {IGNORED} outside the field "
+        "of view; number the classes from 1"
+    )

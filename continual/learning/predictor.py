@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
+from continual.domain.adapters import Task
 from continual.learning.adapter_files import RECORD, read_adapter
 from continual.learning.backbones import weights_from_bytes
 from continual.learning.network import TunedNetwork
@@ -24,6 +25,7 @@ class Predictor:
         self._image_size = image_size
         self.backbone_digest = backbone_digest
         self.classes = network.classes
+        self.task = Task.CLASSIFICATION
 
     @torch.inference_mode()
     def predict(self, pixels: UInt8[np.ndarray, "height width 3"]) -> dict[str, float]:

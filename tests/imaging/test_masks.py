@@ -159,6 +159,14 @@ def test_a_field_of_view_that_cannot_be_used_holds_its_image_back(masked: Masked
     assert told in reason(masked(saved(thirds(0, 255)), seen))
 
 
+def test_a_class_number_that_the_adapter_never_saw_is_held_back(masked: MaskedSource) -> None:
+    source = masked(saved(thirds(0, 1, 2)))
+    (entry,) = clean_images([source], KEY, mask_classes=1)
+    assert isinstance(entry, QuarantineEntry)
+    assert "class number 2, the adapter knows 1; correct it, or allow new classes" in entry.reason
+    assert isinstance(next(clean_images([source], KEY, mask_classes=2)), CleanImage)
+
+
 def test_a_mask_that_has_vanished_holds_its_image_back(masked: MaskedSource) -> None:
     source = masked(saved(thirds(0, 255)))
     assert source.mask is not None

@@ -3,7 +3,6 @@
 import csv
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,12 +117,15 @@ def test_photographs_of_blood_cells_come_through_clean(real_data: RealData) -> N
     assert [each.site for each in yielded] == [source.site for source in sources]
 
 
-def test_every_retina_comes_through_with_its_vessels_and_its_field_of_view(real_data: RealData) -> None:
+def test_retinas_come_through_with_its_vessels_and_its_field_of_view(real_data: RealData) -> None:
     intake = read_manifest(real_data("retinal_vessels") / "manifest.csv")
     assert intake.problems == ()
-    clean = [each for each in clean_images(intake.sources, b"key") if isinstance(each, CleanImage)]
-    assert Counter(each.site for each in clean) == {"chase_db1": 28, "drive": 40, "hrf": 45}
+    # Every eighth; the flows' tests take in all of them.
+    sources = intake.sources[::8]
+    clean = list(clean_images(sources, b"key"))
+    assert {each.site for each in clean} == {"chase_db1", "drive", "hrf"}
     for each in clean:
+        assert isinstance(each, CleanImage), each
         assert each.label is None
         mask = decode_mask(each.mask_png or b"")
         assert mask.shape == (each.height, each.width)
