@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from continual.domain.adapters import SiteOutcomes
+from continual.domain.adapters import SiteOutcomes, Task
 from continual.domain.samples import Sample, Split
 from continual.learning import AdaptedNetwork, SiteScore, WeightLine, site_outcomes
 from flows.adapter_context import AdapterContext
@@ -27,7 +27,7 @@ class Stay:
 
 def labelled_samples(context: AdapterContext, site: str, split: Split) -> list[Sample]:
     """A site's labelled samples on one side of its split."""
-    return context.registry.samples.list(site, split, labelled=True)
+    return context.registry.samples.list(site, split, labelled=Task.CLASSIFICATION)
 
 
 def evaluate(

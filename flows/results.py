@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from continual.domain.adapters import AdapterState, AdapterVersion
+from continual.domain.adapters import AdapterState, AdapterVersion, Task
 from continual.domain.metrics import BALANCED_ACCURACY, chance_level, summarise
 from continual.domain.samples import Sample, Split
 from continual.learning import (
@@ -104,11 +104,11 @@ def _verdicts(context: AdapterContext, sites: Sequence[str]) -> Mapping[str, str
 
 
 def _training(context: AdapterContext, site: str) -> list[Sample]:
-    return context.registry.samples.list(site, Split.TRAIN, labelled=True)
+    return context.registry.samples.list(site, Split.TRAIN, labelled=Task.CLASSIFICATION)
 
 
 def _labels(context: AdapterContext, site: str) -> list[str]:
-    test = context.registry.samples.list(site, Split.TEST, labelled=True)
+    test = context.registry.samples.list(site, Split.TEST, labelled=Task.CLASSIFICATION)
     return [str(sample.label) for sample in test]
 
 
