@@ -62,6 +62,11 @@ class AdapterOptions:
                 f"a segmenting adapter was given the classes {list(self.classes)}; name each of the masks' numbers "
                 "from 1 once with --classes"
             )
+        if self.task is Task.SEGMENTATION and self.plan.new_classes:
+            raise SettingsError(
+                "new classes are allowed to an adapter of masks, whose numbers only --classes can name; leave out "
+                "--new-classes, and release an adapter with all classes"
+            )
         if self.task is Task.CLASSIFICATION and (self.classes or self.tile):
             raise SettingsError(
                 "--classes and --tile belong to masks, and the task is classification; leave them out, or pass "

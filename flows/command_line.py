@@ -168,16 +168,13 @@ def ingest(
     prepare_workspace(workspace, None)
     with showing_progress(console):
         from flows.ingest import ingest as ingest_flow
+        from flows.terminal import intake_line
 
         summaries = ingest_flow(
             str(workspace), incoming.source, incoming.labels, names, adapter, new_classes=new_classes
         )
     for summary in summaries:
-        console.print(
-            f"{summary.site}: {summary.new} new, {summary.duplicates} already stored, "
-            f"{summary.quarantined} quarantined",
-            highlight=False,
-        )
+        console.print(intake_line(summary), highlight=False)
 
 
 @app.command()

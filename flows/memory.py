@@ -10,6 +10,7 @@ from rich.table import Table
 from continual.domain.adapters import CHAMPION, AdapterVersion, Task
 from continual.domain.change_plan import ChangePlan
 from continual.domain.errors import NotFoundError
+from continual.domain.metrics import task_of
 from continual.domain.samples import Sample, Split
 from continual.learning import Candidates, Capacity, policy_named, select_memory
 from flows.workplace import Workplace
@@ -50,7 +51,8 @@ def remembered_by(registry: Registry, version: AdapterVersion | None) -> list[Sa
     if version is None:
         return []
     # Training side only: a picture that was erased and came back under another name may stand on another.
-    training = [s for site in version.trained_on for s in registry.samples.list(site, Split.TRAIN, labelled=True)]
+    task = task_of(version.metric)
+    training = [s for site in version.trained_on for s in registry.samples.list(site, Split.TRAIN, labelled=task)]
     stored = {(sample.site, sample.digest): sample for sample in training}
     return [stored[site, digest] for site, digest in version.record["memory"] if (site, digest) in stored]
 
@@ -94,7 +96,7 @@ def memory_view(workplace: Workplace, adapter: str) -> MemoryView:
         {
             "site": sample.site,
             "subject": sample.subject,
-            "label": sample.label,
+            "label": sample.label or "-",
             "digest": sample.digest,
             "bytes": sizes[sample.digest],
             "since_version": since[sample.site, sample.digest],
