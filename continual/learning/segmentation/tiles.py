@@ -94,4 +94,5 @@ def resize_mask(mask: UInt8[np.ndarray, "height width"], image_size: int) -> UIn
     height, width = mask.shape
     rows = ((np.arange(image_size) + 0.5) * height / image_size).astype(int)
     columns = ((np.arange(image_size) + 0.5) * width / image_size).astype(int)
-    return mask[rows[:, None], columns]
+    resized: UInt8[np.ndarray, "size size"] = mask[rows[:, None], columns]
+    return resized
