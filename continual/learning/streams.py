@@ -6,7 +6,7 @@ Knows Avalanche's dataset classes; knows nothing of networks or of how a draw is
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -108,9 +108,12 @@ def balanced_draws(
 
 def as_dataset(draws: Sequence[AnyDraw], cache: Cache, first: int = 0) -> Any:
     """The draws, numbered from `first`, as Avalanche's task-aware dataset with task label 0."""
-    dataset: Any = (
-        TileDataset(draws, cache, first) if isinstance(cache, TileCache) else DrawnDataset(draws, cache, first)
-    )
+    dataset: TileDataset | DrawnDataset
+    # `draws_for` made the draws for this very cache.
+    if isinstance(cache, TileCache):
+        dataset = TileDataset(cast("Sequence[TileDraw]", draws), cache, first)
+    else:
+        dataset = DrawnDataset(cast("Sequence[Draw]", draws), cache, first)
     return _make_taskaware_classification_dataset(dataset, targets=dataset.targets, task_labels=0)
 
 

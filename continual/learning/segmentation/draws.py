@@ -122,12 +122,12 @@ def _check_numbers(contents: Int[np.ndarray, "sample tile 256"], classes: Sequen
 
 def _site_weights(contents: Int[np.ndarray, "sample tile 256"]) -> Float[np.ndarray, "sample tile"]:
     """Weights of one site's tiles, summing to 1; all 0 where nothing can be learnt from."""
-    informed = contents[:, :, :IGNORED].sum(axis=2).astype(float)
+    informed: Float[np.ndarray, "sample tile"] = contents[:, :, :IGNORED].sum(axis=2).astype(float)
     holding = contents[:, :, 1:IGNORED].sum(axis=2) > 0
     total, held = informed.sum(), informed[holding].sum()
     if not total:
         return informed
-    weights = informed / total
+    weights: Float[np.ndarray, "sample tile"] = informed / total
     if 0 < held < FOREGROUND_SHARE * total:
         weights = np.where(holding, weights * FOREGROUND_SHARE * total / held, 0.0) + np.where(
             holding, 0.0, weights * (1 - FOREGROUND_SHARE) * total / (total - held)
