@@ -4,6 +4,6 @@ Knows routes, schemas, security, metrics and pages; knows nothing of flows, tabl
 """
 
 from api.application import create_app
-from api.options import Predictor, ServiceOptions
+from api.options import MaskAnswer, MaskPredictor, Predictor, ServiceOptions
 
-__all__ = ["Predictor", "ServiceOptions", "create_app"]
+__all__ = ["MaskAnswer", "MaskPredictor", "Predictor", "ServiceOptions", "create_app"]

@@ -8,7 +8,7 @@ from api.actions import ACTION_WORDS, VERDICT_WORDS, Tone
 from api.predict import drift_state
 from api.schemas import DriftState
 from api.service import Service
-from continual.domain.adapters import CHAMPION, AdapterState, AdapterVersion, AliasMove
+from continual.domain.adapters import CHAMPION, AdapterState, AdapterVersion, AliasMove, Task
 from registry import Update
 
 SIGNS: Mapping[Tone, str] = {Tone.ACT: "!", Tone.WATCH: "↻", Tone.WAIT: "…", Tone.CALM: "✓"}
@@ -123,7 +123,7 @@ def _card(service: Service, site: str, updates: Sequence[Update]) -> SiteCard:
         looked_at=state.created_at if state else None,
         report=state.report if state else None,
         samples=len(samples),
-        unlabelled=sum(sample.label is None for sample in samples),
+        unlabelled=sum(not any(sample.labelled_for(task) for task in Task) for sample in samples),
         quarantined=len(service.registry.samples.quarantine(site)),
     )
 

@@ -1,7 +1,9 @@
 """The Open Inference Protocol (KServe v2 REST) over the same desk; knows nothing of models or image formats.
 
 Input is one tensor: `BYTES` of base64 images in any shape, or `UINT8` pixels of shape [height, width, 3] or
-[image, height, width, 3]. Outputs are `scores` (FP32 [image, class], in the order of `classes`) and `label` (BYTES).
+[image, height, width, 3]. Outputs are `scores` (FP32 [image, class], in the order of `classes`) and `label` (BYTES); of
+a version that segments, `mask` (UINT8 [image, height, width], class numbers: 0 is the background, `classes` follow from
+1) and `share` (FP32 [image, 1 + class], of the pixels).
 """
 
 import base64
@@ -13,18 +15,25 @@ from http import HTTPStatus
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field, ValidationError
 
+from api.masks import JSON, class_shares
 from api.parameters import AdapterName, Held, Number
 from api.problems import Problem
 from api.schemas import Version
 from api.service import service_of
 from api.serving import Pixels, Prediction, checked, decoded
 from api.uploads import read_body
-from continual.domain.adapters import CLOSED_FORM, kind_of
+from continual.domain.adapters import CLOSED_FORM, AdapterVersion, Task, kind_of
+from continual.domain.metrics import task_of
 
 IMAGES_PER_CALL = 16
+MASK_PIXELS_PER_CALL = 8 * 1024 * 1024
+"""Most pixels of masks in one answer: each is a number in JSON."""
+
+BODY: dict[str, Any] = {"requestBody": {"content": {"application/json": {}}}}
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
@@ -91,12 +100,21 @@ def metadata(service: Held, name: AdapterName, number: Number | None = None) -> 
         "versions": [str(version.number)],
         "platform": "closed_form" if kind_of(version.record) == CLOSED_FORM else "peft_lora",
         "inputs": [{"name": "image", "datatype": "BYTES", "shape": [-1]}],
-        "outputs": [
-            {"name": "scores", "datatype": "FP32", "shape": [-1, len(version.classes)]},
-            {"name": "label", "datatype": "BYTES", "shape": [-1]},
-        ],
+        "outputs": _outputs_of(version),
         "parameters": Version.of(version).model_dump(mode="json", include={"classes", "digest", "backbone_digest"}),
     }
+
+
+def _outputs_of(version: AdapterVersion) -> list[dict[str, Any]]:
+    if task_of(version.metric) is Task.SEGMENTATION:
+        return [
+            {"name": "mask", "datatype": "UINT8", "shape": [-1, -1, -1]},
+            {"name": "share", "datatype": "FP32", "shape": [-1, 1 + len(version.classes)]},
+        ]
+    return [
+        {"name": "scores", "datatype": "FP32", "shape": [-1, len(version.classes)]},
+        {"name": "label", "datatype": "BYTES", "shape": [-1]},
+    ]
 
 
 @router.get("/models/{name}/ready")
@@ -107,17 +125,16 @@ async def model_ready(request: Request, name: AdapterName, number: Number | None
     return {"name": name, "version": str(version.number), "ready": True}
 
 
-@router.post("/models/{name}/infer", openapi_extra={"requestBody": {"content": {"application/json": {}}}})
-@router.post(
-    "/models/{name}/versions/{number}/infer", openapi_extra={"requestBody": {"content": {"application/json": {}}}}
-)
-async def infer(request: Request, name: AdapterName, number: Number | None = None) -> InferenceAnswer:
-    """Scores and labels of up to 16 images."""
+@router.post("/models/{name}/infer", openapi_extra=BODY, response_model=InferenceAnswer)
+@router.post("/models/{name}/versions/{number}/infer", openapi_extra=BODY, response_model=InferenceAnswer)
+async def infer(request: Request, name: AdapterName, number: Number | None = None) -> Response:
+    """Scores and labels, or masks, of up to 16 images."""
     service = service_of(request)
     with service.desk.seat():
         asked = parsed(await read_body(request, service.options.max_upload_bytes))
         answer = await service.desk.predict(name, number, images_of(asked.inputs[0]))
-    return _as_answer(asked.id, answer)
+    # A mask is millions of numbers: spelling them out on the event loop would hold up everybody.
+    return Response(await run_in_threadpool(_as_json, asked.id, answer), media_type=JSON)
 
 
 def parsed(body: bytes) -> InferenceRequest:
@@ -177,17 +194,46 @@ def _pixels(tensor: Tensor) -> list[Pixels]:
     return list(values.astype(np.uint8))
 
 
-def _as_answer(asked_id: str | None, answer: Prediction) -> InferenceAnswer:
-    version, count = answer.version, len(answer.scores)
-    scores = [float(each[name]) for each in answer.scores for name in version.classes]
-    labels = [max(each, key=each.__getitem__) for each in answer.scores]
+def _as_json(asked_id: str | None, answer: Prediction) -> str:
+    version = answer.version
     return InferenceAnswer(
         model_name=version.adapter,
         model_version=str(version.number),
         id=asked_id,
         parameters={"backbone_digest": answer.backbone_digest, "classes": ",".join(version.classes)},
-        outputs=[
-            Tensor(name="scores", datatype="FP32", shape=[count, len(version.classes)], data=scores),
-            Tensor(name="label", datatype="BYTES", shape=[count], data=labels),
-        ],
-    )
+        outputs=_masks(answer) if answer.task is Task.SEGMENTATION else _scores(answer),
+    ).model_dump_json()
+
+
+def _scores(answer: Prediction) -> list[Tensor]:
+    classes, count = answer.version.classes, len(answer.scores)
+    scores = [float(each[name]) for each in answer.scores for name in classes]
+    labels = [max(each, key=each.__getitem__) for each in answer.scores]
+    return [
+        Tensor(name="scores", datatype="FP32", shape=[count, len(classes)], data=scores),
+        Tensor(name="label", datatype="BYTES", shape=[count], data=labels),
+    ]
+
+
+def _masks(answer: Prediction) -> list[Tensor]:
+    """Both tensors; raises Problem 422 where images of several sizes cannot share one, and 413 for too many pixels."""
+    masks = [said.mask for said in answer.masks]
+    sizes = sorted({mask.shape for mask in masks})
+    if len(sizes) > 1:
+        detail = f"the images have {len(sizes)} sizes, one tensor of masks has one; send one size per request"
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
+    pixels = sum(mask.size for mask in masks)
+    if pixels > MASK_PIXELS_PER_CALL:
+        detail = (
+            f"the masks hold {pixels} pixels, at most {MASK_PIXELS_PER_CALL} are sent as JSON; send fewer or smaller "
+            "images, or ask /v1/adapters/{name}/predict with Accept: image/png"
+        )
+        raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
+    classes = answer.version.classes
+    shares = [share for mask in masks for share in class_shares(mask, classes)]
+    return [
+        Tensor(
+            name="mask", datatype="UINT8", shape=[len(masks), *sizes[0]], data=np.concatenate(masks).ravel().tolist()
+        ),
+        Tensor(name="share", datatype="FP32", shape=[len(masks), 1 + len(classes)], data=shares),
+    ]

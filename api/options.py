@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
-from continual.domain.adapters import AdapterVersion
+from continual.domain.adapters import AdapterVersion, Task
 from continual.domain.errors import SettingsError
 
 MEBIBYTE = 1024 * 1024
@@ -17,15 +17,46 @@ class Predictor(Protocol):
     """One loaded adapter version on its backbone. Not thread-safe: callers keep it on one thread."""
 
     @property
+    def task(self) -> Task:
+        """What it answers; one that segments is a `MaskPredictor`, too."""
+
+    @property
     def classes(self) -> Sequence[str]:
-        """Class names in the order of the head's outputs."""
+        """Class names in the order of the head's outputs; of a mask's numbers from 1, 0 being the background."""
 
     @property
     def backbone_digest(self) -> str:
         """SHA-256 of the frozen weights underneath."""
 
     def predict(self, pixels: NDArray[np.uint8]) -> Mapping[str, float]:
-        """Probability per class in [0, 1], summing to 1, for one image of shape [height, width, 3]."""
+        """Probability per class in [0, 1], summing to 1, for one image of shape [height, width, 3].
+
+        Of one that segments: the share of the image's pixels that each class covers.
+        """
+
+
+class MaskAnswer(Protocol):
+    """What a predictor that segments says about one image."""
+
+    @property
+    def mask(self) -> NDArray[np.uint8]:
+        """Class number of every pixel, 0 the background, of the image's own height and width."""
+
+    @property
+    def confidence(self) -> float:
+        """Mean over the pixels of the probability of the class that was chosen, in [0, 1]."""
+
+
+class MaskPredictor(Predictor, Protocol):
+    """A loaded version that segments."""
+
+    def predict_mask(self, pixels: NDArray[np.uint8]) -> MaskAnswer:
+        """The mask of one image of shape [height, width, 3]."""
+
+
+def segments(predictor: Predictor) -> TypeGuard[MaskPredictor]:
+    """Whether it answers with masks."""
+    return predictor.task is Task.SEGMENTATION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

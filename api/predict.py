@@ -1,15 +1,19 @@
 """The route that predicts for one image; knows nothing of models or image formats."""
 
+from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from api.masks import PNG, MaskPrediction, mask_png, mask_prediction, prefers_png
 from api.parameters import AdapterName
+from api.problems import Problem
 from api.schemas import STORABLE, DriftState, PredictionAnswer
 from api.service import Service, service_of
-from api.serving import decoded
+from api.serving import Prediction, decoded
 from api.uploads import read_image
+from continual.domain.adapters import Task
 from continual.domain.errors import NotFoundError
 
 router = APIRouter(prefix="/v1/adapters", tags=["predictions"])
@@ -27,15 +31,35 @@ BODY = {
 }
 
 
-@router.post("/{name}/predict", openapi_extra=BODY, responses={413: {"description": "The image is too large"}})
+@router.post(
+    "/{name}/predict",
+    openapi_extra=BODY,
+    response_model=PredictionAnswer | MaskPrediction,
+    responses={
+        200: {"description": "Scores, or a mask: as JSON, or as PNG if asked for", "content": {PNG: {}}},
+        406: {"description": "A PNG was asked for of a version that gives scores"},
+        413: {"description": "The image is too large"},
+    },
+)
 async def predict(
     request: Request, name: AdapterName, site: Annotated[str | None, Query(pattern=STORABLE)] = None
-) -> PredictionAnswer:
-    """Scores of one PNG, JPEG or DICOM image under the champion; with `?site=`, that site's latest drift verdict."""
+) -> PredictionAnswer | MaskPrediction | Response:
+    """Scores, or the mask, of one PNG, JPEG or DICOM image under the champion; with `?site=`, that site's latest drift
+    verdict. `Accept: image/png` gets the mask itself, a PNG of class numbers.
+    """
     service = service_of(request)
+    as_png = prefers_png(request.headers.get("accept", ""))
     with service.desk.seat():
         data = await read_image(request, service.options.max_upload_bytes)
         answer = await service.desk.predict(name, None, [lambda: decoded(data)])
+    drift = await run_in_threadpool(drift_state, service, site) if site else None
+    if answer.task is Task.SEGMENTATION:
+        return await run_in_threadpool(_picture if as_png else mask_prediction, answer, drift)
+    if as_png:
+        raise Problem(
+            HTTPStatus.NOT_ACCEPTABLE,
+            f"version {answer.version.number} of {name} gives scores and no mask; ask with Accept: application/json",
+        )
     scores = answer.scores[0]
     return PredictionAnswer(
         adapter=answer.version.adapter,
@@ -43,8 +67,20 @@ async def predict(
         backbone_digest=answer.backbone_digest,
         label=max(scores, key=scores.__getitem__),
         scores=scores,
-        drift=await run_in_threadpool(drift_state, service, site) if site else None,
+        drift=drift,
     )
+
+
+def _picture(answer: Prediction, drift: DriftState | None) -> Response:
+    """The mask as a PNG; what JSON would say beside it stands in headers."""
+    headers = {
+        "x-adapter-version": str(answer.version.number),
+        "x-backbone-digest": answer.backbone_digest,
+        "vary": "accept",
+    }
+    if drift is not None:
+        headers["x-drift-verdict"] = drift.verdict.value
+    return Response(mask_png(answer.masks[0].mask), headers=headers, media_type=PNG)
 
 
 def drift_state(service: Service, site: str) -> DriftState | None:

@@ -161,7 +161,8 @@ class Site(BaseModel):
 
     site: str
     samples: int
-    labelled: int
+    labelled: int = Field(description="Samples with a label")
+    masked: int = Field(description="Samples with a mask")
     quarantined: int
     drift: DriftState | None
     links: dict[str, str]

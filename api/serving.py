@@ -12,9 +12,9 @@ from http import HTTPStatus
 import numpy as np
 from numpy.typing import NDArray
 
-from api.options import Predictor
+from api.options import MaskAnswer, Predictor, segments
 from api.problems import Problem
-from continual.domain.adapters import AdapterState, AdapterVersion
+from continual.domain.adapters import AdapterState, AdapterVersion, Task
 from continual.domain.errors import ContinualError, NotAcceptedError
 from registry import Registry
 
@@ -27,11 +27,16 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What one version said about some images: for each, the probability per class in [0, 1]."""
+    """What one version said about some images: the probability per class in [0, 1], or a mask, of each.
+
+    `task` says which of `scores` and `masks` is filled.
+    """
 
     version: AdapterVersion
     backbone_digest: str
-    scores: tuple[Mapping[str, float], ...]
+    task: Task
+    scores: tuple[Mapping[str, float], ...] = ()
+    masks: tuple[MaskAnswer, ...] = ()
 
 
 class PredictionDesk:
@@ -65,7 +70,7 @@ class PredictionDesk:
             self._waiting -= 1
 
     async def predict(self, adapter: str, number: int | None, images: Sequence[Callable[[], Pixels]]) -> Prediction:
-        """Scores of version `number` (None: the champion); each image is decoded on the desk's thread.
+        """Answers of version `number` (None: the champion); each image is decoded on the desk's thread.
 
         Raises NotFoundError, NotAcceptedError, AdapterMismatchError, or whatever an image's decoding raises.
         """
@@ -92,8 +97,11 @@ class PredictionDesk:
     def _predict(self, adapter: str, number: int | None, images: Sequence[Callable[[], Pixels]]) -> Prediction:
         version = self._version(adapter, number)
         predictor = self._predictor(version)
+        if segments(predictor):
+            masks = tuple(predictor.predict_mask(read()) for read in images)
+            return Prediction(version, predictor.backbone_digest, predictor.task, masks=masks)
         scores = tuple(dict(predictor.predict(read())) for read in images)
-        return Prediction(version, predictor.backbone_digest, scores)
+        return Prediction(version, predictor.backbone_digest, predictor.task, scores=scores)
 
     def _version(self, adapter: str, number: int | None) -> AdapterVersion:
         if number is None:

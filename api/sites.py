@@ -8,6 +8,7 @@ from api.parameters import Held, Limit, Number, SiteName
 from api.predict import drift_state
 from api.schemas import DriftState, Site, SiteDrift
 from api.service import Service
+from continual.domain.adapters import Task
 from continual.domain.drift import DriftReport
 from continual.domain.errors import NotFoundError
 
@@ -21,7 +22,8 @@ def site_view(service: Service, site: str) -> Site:
     return Site(
         site=site,
         samples=len(held),
-        labelled=sum(sample.label is not None for sample in held),
+        labelled=sum(sample.labelled_for(Task.CLASSIFICATION) for sample in held),
+        masked=sum(sample.labelled_for(Task.SEGMENTATION) for sample in held),
         quarantined=len(service.registry.samples.quarantine(site)),
         drift=drift_state(service, site),
         links={"drift": f"{path}/drift"},

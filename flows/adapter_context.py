@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from continual.domain.adapters import CHAMPION, AdapterVersion
+from continual.domain.adapters import CHAMPION, AdapterVersion, Task
 from continual.domain.change_plan import ChangePlan
-from continual.domain.errors import ConflictError, NotFoundError
-from continual.domain.samples import Sample
-from continual.imaging import decode_image
+from continual.domain.errors import ConflictError, NotFoundError, SettingsError
+from continual.domain.samples import Sample, Split
+from continual.imaging import decode_image, decode_mask
 from continual.learning import (
     ActivationCache,
     ActivationKey,
@@ -20,12 +20,18 @@ from continual.learning import (
     ClosedFormNetwork,
     LoraShape,
     Readout,
+    SegmentingNetwork,
+    TileCache,
+    TileGrid,
     TrainingOptions,
+    TunedNetwork,
     VersionNetwork,
     bound_threads,
     build_network,
     check_image_size,
+    check_tile,
     choose_device,
+    choose_tile,
     first_tuned_block,
     peft_configuration,
     policy_named,
@@ -41,12 +47,36 @@ from flows.workplace import Workplace
 
 @dataclass(frozen=True, slots=True)
 class AdapterOptions:
-    """How an adapter is built and trained. `image_size` is the side in pixels, a multiple of the backbone's patch."""
+    """How an adapter is built and trained. `image_size` is the side in pixels, a multiple of the backbone's patch.
+
+    A segmenting adapter names the `classes` of its masks' numbers 1 to K, and cuts images into tiles of `tile` pixels;
+    0 takes the largest side up to 168 pixels that fits.
+    """
 
     image_size: int
     lora: LoraShape = field(default_factory=LoraShape)
     training: TrainingOptions = field(default_factory=TrainingOptions)
     plan: ChangePlan = field(default_factory=ChangePlan)
+    task: Task = Task.CLASSIFICATION
+    classes: tuple[str, ...] = ()
+    tile: int = 0
+
+    def __post_init__(self) -> None:
+        if self.task is Task.SEGMENTATION and (not self.classes or len(set(self.classes)) < len(self.classes)):
+            raise SettingsError(
+                f"a segmenting adapter was given the classes {list(self.classes)}; name each of the masks' numbers "
+                "from 1 once with --classes"
+            )
+        if self.task is Task.SEGMENTATION and self.plan.new_classes:
+            raise SettingsError(
+                "new classes are allowed to an adapter of masks, whose numbers only --classes can name; leave out "
+                "--new-classes, and release an adapter with all classes"
+            )
+        if self.task is Task.CLASSIFICATION and (self.classes or self.tile):
+            raise SettingsError(
+                "--classes and --tile belong to masks, and the task is classification; leave them out, or pass "
+                "--task segmentation"
+            )
 
     def as_record(self) -> dict[str, Any]:
         """Plain JSON, kept in every version so that the next update trains the same way."""
@@ -61,6 +91,9 @@ def options_from_record(record: Mapping[str, Any]) -> AdapterOptions:
         LoraShape(**record["lora"]),
         TrainingOptions(**record["training"]),
         ChangePlan.from_record(record["plan"]),
+        Task(record.get("task", Task.CLASSIFICATION)),
+        tuple(record.get("classes", ())),
+        record.get("tile", 0),
     )
 
 
@@ -80,6 +113,8 @@ def check_release(wanted: Release, device: str) -> None:
     network = build_network(resolve_backbone(wanted.backbone, wanted.backbone_name))
     peft_configuration(network, options.lora)
     check_image_size(network, options.image_size)
+    if options.task is Task.SEGMENTATION:
+        check_tile(network, TileGrid(options.image_size, options.tile or choose_tile(network, options.image_size)))
 
 
 def options_kept(champion: AdapterVersion, wanted: Release) -> list[str]:
@@ -122,17 +157,27 @@ class AdapterContext:
         network = build_network(weights)
         check_image_size(network, options.image_size)
         key = ActivationKey(weights.digest, first_tuned_block(network, options.lora), options.image_size)
-        self.cache = ActivationCache(workplace.settings.activations_folder(), key, network, self.device)
+        folder = workplace.settings.activations_folder()
+        self.cache: ActivationCache | TileCache
+        if options.task is Task.SEGMENTATION:
+            tile = options.tile or choose_tile(network, options.image_size)
+            self.cache = TileCache(folder, key, tile, network, self.device, self._mask)
+        else:
+            self.cache = ActivationCache(folder, key, network, self.device)
 
     def champion(self) -> AdapterVersion | None:
         """The version in service, or None before the first release."""
         return champion_of(self.workplace, self.name)
 
+    def labelled(self, site: str, split: Split) -> list[Sample]:
+        """A site's samples on one side of its split that the adapter's task can learn from."""
+        return self.registry.samples.list(site, split, labelled=self.options.task)
+
     def network_of(self, version: AdapterVersion) -> VersionNetwork:
         """A stored version's network, proved alive."""
         return read_version(self.weights, self.registry.adapters.files(version), self.device)
 
-    def lora_network_of(self, version: AdapterVersion) -> AdaptedNetwork:
+    def lora_network_of(self, version: AdapterVersion) -> TunedNetwork:
         """A stored version's network, where it has LoRA weights; AdapterMismatchError where it has none."""
         return read_adapter(self.weights, self.registry.adapters.files(version), self.device)
 
@@ -140,10 +185,12 @@ class AdapterContext:
         """A closed form's readout on this backbone."""
         return ClosedFormNetwork(build_network(self.weights).to(self.device), method, classes, readout)
 
-    def fresh_network(self, classes: Sequence[str]) -> AdaptedNetwork:
-        """An untrained adapter on this backbone."""
-        network = build_network(self.weights)
-        return AdaptedNetwork(network, self.options.lora, classes, self.options.training.seed).to(self.device)
+    def fresh_network(self, classes: Sequence[str]) -> TunedNetwork:
+        """An untrained adapter on this backbone, for the classes given."""
+        network, lora, seed = build_network(self.weights), self.options.lora, self.options.training.seed
+        if isinstance(self.cache, TileCache):
+            return SegmentingNetwork(network, lora, classes, self.cache.grid, seed).to(self.device)
+        return AdaptedNetwork(network, lora, classes, seed).to(self.device)
 
     def fill(self, samples: Sequence[Sample], views: int, description: str) -> None:
         """Make sure the cache holds `views` views of every sample."""
@@ -153,6 +200,10 @@ class AdapterContext:
     def _pixels(self, sample: Sample) -> np.ndarray:
         pixels: np.ndarray = decode_image(self.registry.samples.read(sample)).pixels
         return pixels
+
+    def _mask(self, sample: Sample) -> np.ndarray:
+        mask: np.ndarray = decode_mask(self.registry.samples.read_mask(sample))
+        return mask
 
 
 def context_of(workplace: Workplace, adapter: str, *, new_classes: bool = False) -> AdapterContext:

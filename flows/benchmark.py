@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from continual.domain.adapters import Task
 from continual.domain.errors import SettingsError, StreamError
-from continual.domain.metrics import chance_level
-from continual.domain.samples import Split
 from continual.learning import (
     CLOSED_FORMS,
     PEFT_METHODS,
@@ -31,7 +30,7 @@ from continual.learning import (
 )
 from flows.adapter_context import AdapterContext, AdapterOptions
 from flows.benchmark_page import KIND, kind_of
-from flows.evaluation import labelled_samples
+from flows.evaluation import chance_on
 from flows.ingest import take_in
 from flows.memory_use import PeakMemory
 from flows.progress import say
@@ -68,6 +67,9 @@ class BenchmarkPlan:
         unknown = [name for name in self.strategies if name not in known]
         if unknown or not self.strategies:
             raise StreamError(f"no strategy {', '.join(unknown) or 'named'}; choose among {', '.join(known)}")
+        closed = [name for name in self.strategies if name in CLOSED_FORMS]
+        if closed and self.options.task is Task.SEGMENTATION:
+            raise StreamError(f"{', '.join(closed)} classify whole images and give no masks; leave them out")
         for name in self.methods:
             peft_method(name)
         if min(self.seeds, self.orders, len(self.methods), *self.ranks) < 1 or len(self.sites) < 2:
@@ -225,7 +227,7 @@ def _run_group(
 
 
 def _record(context: AdapterContext, cell: Cell, run: StreamRun, peak: PeakMemory) -> dict[str, Any]:
-    chance = [chance_level([str(s.label) for s in labelled_samples(context, site, Split.TEST)]) for site in run.sites]
+    chance = [chance_on(context, site) for site in run.sites]
     scores = derived_scores(run.matrix, run.sites, chance)
     last = run.rows[-1]
     areas = [area for area in last.auroc.values() if area is not None]

@@ -5,9 +5,13 @@ from typing import Annotated
 
 import typer
 
+from continual.domain.adapters import Task
 from flows.command_options import (
     HERE,
     Labels,
+    MaskClasses,
+    Tile,
+    WhichTask,
     Workspace,
     make_console,
     prepare_workspace,
@@ -16,7 +20,9 @@ from flows.command_options import (
     split_names,
 )
 
-ALL = "naive,replay,ewc,lwf,replay_ewc,replay_lwf,der++,joint,linear_probe,nearest_mean,random_projection"
+SEED = 20260301
+OF_MASKS = "naive,replay,ewc,lwf,replay_ewc,replay_lwf,der++,joint,linear_probe"
+ALL = f"{OF_MASKS},nearest_mean,random_projection"
 
 
 def benchmark(  # noqa: PLR0913 (one parameter per option)
@@ -27,7 +33,15 @@ def benchmark(  # noqa: PLR0913 (one parameter per option)
     workspace: Workspace = HERE,
     labels: Labels = None,
     backbone_name: Annotated[str | None, typer.Option(help="timm name, when the file does not tell.")] = None,
-    strategies: Annotated[str, typer.Option(help="Comma-separated; full tunes the whole backbone.")] = ALL,
+    strategies: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Comma-separated; full tunes the whole backbone. Default: {ALL} (of masks without the last two)."
+        ),
+    ] = None,
+    task: WhichTask = Task.CLASSIFICATION,
+    classes: MaskClasses = "",
+    tile: Tile = 0,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 3,
     orders: Annotated[int, typer.Option(min=1, help="How many site orders; the second is the reverse.")] = 2,
     lora_rank: Annotated[str, typer.Option(help="One rank, or several: 2,4,8,16,32.")] = "8",
@@ -40,24 +54,28 @@ def benchmark(  # noqa: PLR0913 (one parameter per option)
 ) -> None:
     """Compare update strategies over seeds and site orders; interrupted, it goes on where it stopped."""
     names, console = split_names(sites), make_console()
+    compared = strategies or (OF_MASKS if task is Task.SEGMENTATION else ALL)
     incoming = read_incoming(manifest, labels, names)
     ranks, methods = _ranks(lora_rank), tuple(split_names(peft_method))
     prepare_workspace(workspace, None)
     with showing_progress(console):
         from continual.domain.change_plan import ChangePlan
-        from continual.learning import LoraShape, TrainingOptions
+        from continual.learning import LoraShape, training_options
         from flows.adapter_context import AdapterOptions
         from flows.benchmark import BenchmarkPlan, run_benchmark
 
         options = AdapterOptions(
             image_size,
             LoraShape(blocks=lora_blocks),
-            TrainingOptions(steps=steps),
+            training_options(task, steps, SEED),
             ChangePlan(replay_samples=replay_samples),
+            task,
+            tuple(split_names(classes)),
+            tile,
         )
         plan = BenchmarkPlan(
             tuple(names),
-            tuple(split_names(strategies)),
+            tuple(split_names(compared)),
             backbone,
             backbone_name,
             options,

@@ -11,16 +11,17 @@ import numpy as np
 from continual.domain.adapters import CHAMPION, AdapterVersion, GateDecision, SiteOutcomes, VersionDraft
 from continual.domain.digests import sha256_json
 from continual.domain.errors import StreamError
-from continual.domain.metrics import BALANCED_ACCURACY, chance_level
+from continual.domain.metrics import METRICS, chance_level
 from continual.domain.samples import Sample, Split, label_counts
 from continual.domain.strategy_choice import Choice
 from continual.learning import (
     STRATEGIES,
-    AdaptedNetwork,
     Checkpoints,
     ClosedFormNetwork,
+    DenseScore,
     Importance,
     SiteScore,
+    TunedNetwork,
     UpdateRequest,
     VersionNetwork,
     WeightLine,
@@ -43,7 +44,7 @@ from flows.progress import say, track
 from flows.windows import new_labels, new_samples
 from registry import run_gate
 
-Tested = Mapping[str, tuple[SiteOutcomes, SiteScore]]
+Tested = Mapping[str, tuple[SiteOutcomes, SiteScore | DenseScore]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,8 +156,8 @@ def register_candidate(context: AdapterContext, trained: Trained, choice: Choice
         backbone_digest=context.weights.digest,
         trained_on=trained.trained_on,
         classes=trained.network.classes,
-        metric=BALANCED_ACCURACY,
-        metrics={site: score.balanced_accuracy for site, (_, score) in tested.items()},
+        metric=METRICS[context.options.task],
+        metrics={site: score.value for site, (_, score) in tested.items()},
         record=record | costs,
     )
     context.registry.artifacts.put(context.weights.data)
@@ -193,7 +194,8 @@ def _calibrate(context: AdapterContext, trained: Trained) -> None:
 
 def labelled_experience(context: AdapterContext, champion: AdapterVersion | None, site: str) -> list[Sample]:
     """A site's labelled training samples that the champion has not learnt; StreamError when they are too few."""
-    experience = [s for s in new_samples(context, champion, site) if s.split is Split.TRAIN and s.label is not None]
+    task, arrived = context.options.task, new_samples(context, champion, site)
+    experience = [sample for sample in arrived if sample.split is Split.TRAIN and sample.labelled_for(task)]
     fewest = context.options.plan.minimum_labelled
     if len(experience) < fewest:
         raise StreamError(
@@ -206,9 +208,12 @@ def labelled_experience(context: AdapterContext, champion: AdapterVersion | None
 def classes_after(
     context: AdapterContext, champion: AdapterVersion | None, samples: Sequence[Sample]
 ) -> tuple[str, ...]:
-    """The champion's classes, then the samples' new ones; StreamError where the change plan does not allow new ones."""
+    """The champion's classes, then the samples' new ones; StreamError where the change plan does not allow new ones.
+
+    An adapter of masks has the classes of its release.
+    """
     if champion is None:
-        return tuple(label_counts(samples))
+        return context.options.classes or tuple(label_counts(samples))
     unknown = new_labels(champion, samples)
     if unknown and not context.options.plan.new_classes:
         raise StreamError(
@@ -220,7 +225,7 @@ def classes_after(
 
 def _start(
     context: AdapterContext, start: AdapterVersion | None, classes: Sequence[str]
-) -> tuple[AdaptedNetwork, Importance]:
+) -> tuple[TunedNetwork, Importance]:
     """The network that an update starts from: a stored version's, its head grown to the classes, or a fresh one."""
     if start is None:
         return context.fresh_network(classes), {}
@@ -238,6 +243,10 @@ def _folder(trained: Trained, record: Mapping[str, Any]) -> dict[str, bytes]:
 def _past(context: AdapterContext, champion: AdapterVersion | None) -> list[Sample]:
     sites = champion.trained_on if champion else ()
     return [sample for site in sites for sample in labelled_samples(context, site, Split.TRAIN)]
+
+
+def _chance(outcome: SiteOutcomes) -> float:
+    return outcome.chance if outcome.scores else chance_level(outcome.labels)
 
 
 def _outcomes(tested: Tested) -> list[SiteOutcomes]:
@@ -258,8 +267,8 @@ def _record(context: AdapterContext, trained: Trained, tested: Tested, gate: Gat
         "network": version_record(trained.network, context.weights, context.options.image_size),
         "options": context.options.as_record(),
         "scores": {site: asdict(score) for site, (_, score) in tested.items()},
-        "validation": {site: score.balanced_accuracy for site, (_, score) in validated.items()},
-        "chance": {site: chance_level(outcome.labels) for site, (outcome, _) in tested.items()},
+        "validation": {site: score.value for site, (_, score) in validated.items()},
+        "chance": {site: _chance(outcome) for site, (outcome, _) in tested.items()},
         "gate": asdict(gate),
         "stay": asdict(trained.stay),
         "memory": [[sample.site, sample.digest] for sample in trained.memory],

@@ -1,10 +1,10 @@
 """Strategies by name, and `auto`: a candidate of each that the change plan allows, and the choice between them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from continual.domain.adapters import AdapterVersion
+from continual.domain.adapters import AdapterVersion, Task
 from continual.domain.change_plan import ChangePlan
 from continual.domain.errors import StreamError
 from continual.domain.samples import Split
@@ -23,10 +23,13 @@ USUAL = ("random_projection", "replay_ewc", "replay_lwf")
 Scores = Mapping[str, float]
 
 
-def check_strategies(allowed: Iterable[str], asked: str | None = None) -> None:
-    """Raise StreamError unless all that a change plan allows, and `asked` if any, are ways to update."""
+def check_strategies(
+    allowed: Sequence[str], asked: str | None = None, adapter_task: Task = Task.CLASSIFICATION
+) -> None:
+    """Raise StreamError unless what a change plan allows, and `asked` if any, are ways to update such an adapter."""
+    names = (*allowed, *([asked] if asked else []))
     known = (*STRATEGIES, *CLOSED_FORMS)
-    for name in (*allowed, asked or AUTO):
+    for name in names:
         if name in REFERENCES:
             update_strategy(name)
     for name in allowed:
@@ -34,13 +37,19 @@ def check_strategies(allowed: Iterable[str], asked: str | None = None) -> None:
             raise StreamError(f"the change plan allows {name!r}, which is no strategy; choose of {', '.join(known)}")
     if asked is not None and asked not in (*known, AUTO):
         raise StreamError(f"no strategy {asked!r}; choose one of {', '.join((*known, AUTO))}")
+    closed = [name for name in names if name in CLOSED_FORMS]
+    if closed and adapter_task is Task.SEGMENTATION:
+        raise StreamError(
+            f"strategy {closed[0]!r} classifies whole images and gives no masks; choose one of {', '.join(STRATEGIES)}"
+        )
 
 
-def allowed_by(plan: ChangePlan) -> tuple[str, ...]:
-    """What `auto` tries, in the order that decides between equal costs."""
+def allowed_by(plan: ChangePlan, adapter_task: Task = Task.CLASSIFICATION) -> tuple[str, ...]:
+    """What `auto` tries, in the order that decides between equal costs; no closed form has masks to give."""
     if len(plan.strategies) > 1:
         return tuple(dict.fromkeys(plan.strategies))
-    return tuple(dict.fromkeys((*plan.strategies, *USUAL)))
+    usual = [name for name in USUAL if adapter_task is Task.CLASSIFICATION or name not in CLOSED_FORMS]
+    return tuple(dict.fromkeys((*plan.strategies, *usual)))
 
 
 def candidate_of(
@@ -50,15 +59,16 @@ def candidate_of(
 
     Raises StreamError when the strategy is unknown or there are too few labels.
     """
-    check_strategies(context.options.plan.strategies, strategy)
+    plan, kind = context.options.plan, context.options.task
+    check_strategies(plan.strategies, strategy, kind)
     if strategy != AUTO:
         return _trained(context, champion, site, strategy), None
-    names = allowed_by(context.options.plan)
+    names = allowed_by(plan, kind)
     sites = order_learnt(champion, site)
     if not any(labelled_samples(context, name, Split.VALIDATION) for name in sites):
         only = _trained(context, champion, site, names[0])
         reason = f"No site has a labelled validation sample to choose by: {names[0]} is the change plan's first."
-        return only, Choice(names[0], reason, AS_GOOD, context.options.plan.past_site_drop, ())
+        return only, Choice(names[0], reason, AS_GOOD, plan.past_site_drop, ())
     before = _validation(context, context.network_of(champion), champion.trained_on) if champion else {}
     found: dict[str, Trained] = {}
     figures: list[CandidateFigures] = []
@@ -66,7 +76,7 @@ def candidate_of(
         found[name] = _trained(context, champion, site, name)
         figures.append(_figures(context, found[name], before))
         say(f"{site}: {name} has validation mean {figures[-1].mean:.3f} for {figures[-1].cpu_seconds:.1f} CPU seconds")
-    choice = choose(figures, AS_GOOD, context.options.plan.past_site_drop)
+    choice = choose(figures, AS_GOOD, plan.past_site_drop)
     say(f"{site}: {choice.reason}")
     return found[choice.chosen], choice
 
@@ -94,4 +104,4 @@ def _figures(context: AdapterContext, trained: Trained, before: Scores) -> Candi
 
 def _validation(context: AdapterContext, network: VersionNetwork, sites: Sequence[str]) -> dict[str, float]:
     scored = evaluate(context, network, sites, Split.VALIDATION)
-    return {site: score.balanced_accuracy for site, (_, score) in scored.items()}
+    return {site: score.value for site, (_, score) in scored.items()}

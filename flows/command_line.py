@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from continual.domain.adapters import Task
 from continual.domain.errors import ContinualError
 from flows.benchmark_command import benchmark
 from flows.command_options import (
@@ -14,6 +15,9 @@ from flows.command_options import (
     Adapter,
     AsJson,
     Labels,
+    MaskClasses,
+    Tile,
+    WhichTask,
     Workspace,
     make_console,
     prepare_workspace,
@@ -88,6 +92,9 @@ def run(  # noqa: PLR0913 (one parameter per option)
     labels: Labels = None,
     backbone_name: Annotated[str | None, typer.Option(help="timm name, when the file does not tell.")] = None,
     image_size: Annotated[int, typer.Option(help="Side in pixels; a multiple of the backbone's patch.")] = 224,
+    task: WhichTask = Task.CLASSIFICATION,
+    classes: MaskClasses = "",
+    tile: Tile = 0,
     strategy: Strategy = None,
     allow: Annotated[
         str, typer.Option(help="Strategies the change plan allows; the first is the default, auto chooses among them.")
@@ -105,8 +112,9 @@ def run(  # noqa: PLR0913 (one parameter per option)
         str, typer.Option(help="What it keeps: class_and_site_balanced, reservoir or herding.")
     ] = "class_and_site_balanced",
     minimum_labelled: Annotated[
-        int, typer.Option(min=1, help="Fewest labelled training samples that may carry an update.")
-    ] = 40,
+        int | None,
+        typer.Option(min=1, help="Fewest labelled training samples that may carry an update; default 40, of masks 10."),
+    ] = None,
     new_classes: NewClasses = False,
     margin: Annotated[float, typer.Option(help="Gate: smallest allowed lower bound on a past site.")] = -0.10,
     drop: Annotated[float, typer.Option(help="Gate: largest allowed observed loss on a past site.")] = 0.03,
@@ -120,8 +128,8 @@ def run(  # noqa: PLR0913 (one parameter per option)
     incoming = read_incoming(manifest, labels, names)
     prepare_workspace(workspace, device)
     with showing_progress(console):
-        from continual.domain.change_plan import ChangePlan
-        from continual.learning import LoraShape, TrainingOptions, update_strategy, usual_alpha
+        from continual.domain.change_plan import FEWEST_LABELLED, ChangePlan
+        from continual.learning import LoraShape, training_options, update_strategy, usual_alpha
         from flows.adapter_context import AdapterOptions
         from flows.requests import Release
         from flows.run import run as run_flow
@@ -131,7 +139,7 @@ def run(  # noqa: PLR0913 (one parameter per option)
         options = AdapterOptions(
             image_size,
             LoraShape(lora_rank, usual_alpha(peft_method, lora_rank), lora_blocks, peft_method),
-            TrainingOptions(steps=steps, seed=seed),
+            training_options(task, steps, seed),
             ChangePlan(
                 strategies=tuple(split_names(allow)),
                 replay_samples=replay_samples,
@@ -139,10 +147,13 @@ def run(  # noqa: PLR0913 (one parameter per option)
                 replay_policy=replay_policy,
                 past_site_margin=margin,
                 past_site_drop=drop,
-                minimum_labelled=minimum_labelled,
+                minimum_labelled=minimum_labelled or FEWEST_LABELLED[task],
                 new_classes=new_classes,
                 seed=seed,
             ),
+            task,
+            tuple(split_names(classes)),
+            tile,
         )
         wanted = Release(adapter, backbone, backbone_name, options.as_record())
         outcome = run_flow(str(workspace), incoming, names, wanted, strategy)
@@ -169,16 +180,13 @@ def ingest(
     prepare_workspace(workspace, None)
     with showing_progress(console):
         from flows.ingest import ingest as ingest_flow
+        from flows.terminal import intake_line
 
         summaries = ingest_flow(
             str(workspace), incoming.source, incoming.labels, names, adapter, new_classes=new_classes
         )
     for summary in summaries:
-        console.print(
-            f"{summary.site}: {summary.new} new, {summary.duplicates} already stored, "
-            f"{summary.quarantined} quarantined",
-            highlight=False,
-        )
+        console.print(intake_line(summary), highlight=False)
 
 
 @app.command()

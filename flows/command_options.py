@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from continual.domain.adapters import Task
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -21,6 +23,11 @@ Adapter = Annotated[str, typer.Option("--adapter", "-a", help="Name of the adapt
 Labels = Annotated[
     Path | None, typer.Option(help="labels.csv of a DICOM folder: sop_instance_uid,label[,site,subject].")
 ]
+WhichTask = Annotated[Task, typer.Option("--task", help="One class for an image, or one for every pixel.")]
+MaskClasses = Annotated[
+    str, typer.Option("--classes", help="Segmentation: names of the masks' numbers 1, 2, ..., comma-separated.")
+]
+Tile = Annotated[int, typer.Option(min=0, help="Segmentation: side of a tile in pixels; 0: the largest that fits.")]
 HERE = Path("continual-workspace")
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from continual.domain.adapters import Task
 from continual.domain.change_plan import ChangePlan
 from continual.domain.samples import Sample, Split
 from continual.imaging import decode_image, write_simulated_hospitals
@@ -54,7 +55,7 @@ def _base_model(workspace: str, path: Path) -> Path:
     if path.exists():
         return path
     with open_workplace(workspace) as workplace:
-        samples = workplace.registry.samples.list(SITES[0], Split.TRAIN, labelled=True)
+        samples = workplace.registry.samples.list(SITES[0], Split.TRAIN, labelled=Task.CLASSIFICATION)
         images = [_pixels(workplace.registry.samples.read(sample)) for sample in samples]
     advance = track(f"base model on {SITES[0]}, then frozen", PRETRAINING_STEPS)
     weights = pretrain_backbone(images, _targets(samples), PRETRAINING_STEPS, SEED, advance)

@@ -1,4 +1,4 @@
-"""Erasing a subject from every place that holds it: samples, images, quarantine entries, activations, training states.
+"""Erasing a subject from wherever it is held: samples, images, masks, quarantine, activations, training states.
 
 A replay memory is a list of digests in a version's immutable record; what is not stored is not remembered.
 """
@@ -55,6 +55,7 @@ class ErasureReport:
             "subject": self.subject,
             "samples": done.samples if done else 0,
             "artifacts": done.artifacts if done else 0,
+            "masks": done.masks if done else 0,
             "quarantined": done.quarantined if done else 0,
             "activation_files": self.activation_files,
             "training_states": self.training_states,
@@ -101,9 +102,10 @@ def show_erasure(console: Console, report: ErasureReport) -> None:
         when = f"; erased on {report.before.erased_at:%Y-%m-%d}" if report.before else ""
         console.print(f"nothing is held of {who}{when}", highlight=False)
     else:
+        masks = f"{done.masks} masks, " if done.masks else ""
         console.print(
-            f"erased {who}: {done.samples} samples, {done.artifacts} images, {done.quarantined} quarantine entries "
-            f"(ledger entry {done.position})",
+            f"erased {who}: {done.samples} samples, {done.artifacts} images, {masks}{done.quarantined} quarantine "
+            f"entries (ledger entry {done.position})",
             highlight=False,
         )
     if report.activation_files:

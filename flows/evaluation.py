@@ -6,8 +6,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from continual.domain.adapters import SiteOutcomes
+from continual.domain.metrics import chance_dice, chance_level
 from continual.domain.samples import Sample, Split
-from continual.learning import AdaptedNetwork, SiteScore, VersionNetwork, WeightLine, site_outcomes
+from continual.learning import (
+    DenseScore,
+    SiteScore,
+    TileCache,
+    TunedNetwork,
+    VersionNetwork,
+    WeightLine,
+    site_outcomes,
+)
 from flows.adapter_context import AdapterContext
 from flows.progress import track
 
@@ -26,13 +35,21 @@ class Stay:
 
 
 def labelled_samples(context: AdapterContext, site: str, split: Split) -> list[Sample]:
-    """A site's labelled samples on one side of its split."""
-    return context.registry.samples.list(site, split, labelled=True)
+    """A site's samples with a label, or for masks with a mask, on one side of its split."""
+    return context.labelled(site, split)
+
+
+def chance_on(context: AdapterContext, site: str) -> float:
+    """What the best constant answer reaches on a site's test split, in the adapter's metric."""
+    samples = labelled_samples(context, site, Split.TEST)
+    if isinstance(context.cache, TileCache):
+        return chance_dice([context.cache.whole_mask(sample) for sample in samples], len(context.options.classes))
+    return chance_level([str(sample.label) for sample in samples])
 
 
 def evaluate(
     context: AdapterContext, network: VersionNetwork, sites: Sequence[str], split: Split
-) -> dict[str, tuple[SiteOutcomes, SiteScore]]:
+) -> dict[str, tuple[SiteOutcomes, SiteScore | DenseScore]]:
     """A network's outcomes and scores on one split of every named site; sites without labels there are left out."""
     found = {}
     for site in sites:
@@ -43,10 +60,10 @@ def evaluate(
     return found
 
 
-def stay_near(context: AdapterContext, line: WeightLine, network: AdaptedNetwork, sites: Sequence[str]) -> Stay:
+def stay_near(context: AdapterContext, line: WeightLine, network: TunedNetwork, sites: Sequence[str]) -> Stay:
     """Leave the network at the smallest share of the line that is as good on validation as the best one.
 
-    Scored by balanced accuracy, every site alike. Without labelled validation samples everything learnt is kept.
+    Scored by the adapter's metric, every site alike. Without labelled validation samples everything learnt is kept.
     """
     line.end_here()
     means: dict[float, float] = {}
@@ -56,7 +73,7 @@ def stay_near(context: AdapterContext, line: WeightLine, network: AdaptedNetwork
         if not scores:
             line.go(1.0)
             return Stay()
-        means[share] = float(np.mean([score.balanced_accuracy for _, score in scores.values()]))
+        means[share] = float(np.mean([score.value for _, score in scores.values()]))
     chosen = min(share for share, mean in means.items() if mean >= max(means.values()) - AS_GOOD)
     line.go(chosen)
     return Stay(chosen, {f"{share:g}": mean for share, mean in means.items()})

@@ -1,11 +1,14 @@
 """Take in new institutional data: a manifest or a DICOM folder, site by site, nothing twice."""
 
+from dataclasses import dataclass
+
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from continual.domain.adapters import CHAMPION
+from continual.domain.adapters import CHAMPION, Task
 from continual.domain.errors import NotFoundError
-from continual.domain.samples import IntakeSummary, QuarantineEntry
+from continual.domain.metrics import task_of
+from continual.domain.samples import MOST_MASK_CLASSES, IntakeSummary, QuarantineEntry
 from continual.imaging import clean_images
 from flows.progress import track
 from flows.requests import Incoming
@@ -18,13 +21,15 @@ def take_in(
 ) -> IntakeSummary:
     """One site's files through quality gate and de-identification into the registry.
 
-    A label that the adapter never saw is held back, unless `new_classes` or its change plan allows it.
+    A label, or a class number of a mask, that the adapter never saw is held back, unless `new_classes` or its change
+    plan allows it.
     """
     with open_workplace(workspace, create=True) as workplace:
-        offer = read_source(incoming, [site], None if new_classes else _known_labels(workplace, adapter))
+        known = None if new_classes else _known_classes(workplace, adapter)
+        offer = read_source(incoming, [site], known.labels if known else None)
         images, held = [], list(offer.problems)
         advance = track(f"{site}: ingest", len(offer.sources))
-        for outcome in clean_images(offer.sources, workplace.key):
+        for outcome in clean_images(offer.sources, workplace.key, known.of_masks if known else MOST_MASK_CLASSES):
             if isinstance(outcome, QuarantineEntry):
                 held.append(outcome)
             else:
@@ -33,14 +38,26 @@ def take_in(
         return workplace.registry.samples.record(site, images, held, workplace.actor)
 
 
-def _known_labels(workplace: Workplace, adapter: str | None) -> tuple[str, ...] | None:
+@dataclass(frozen=True, slots=True)
+class _KnownClasses:
+    """What an adapter saw: labels (None: any will do) and class numbers of masks, from 1."""
+
+    labels: tuple[str, ...] | None = None
+    of_masks: int = MOST_MASK_CLASSES
+
+
+def _known_classes(workplace: Workplace, adapter: str | None) -> _KnownClasses | None:
     if adapter is None:
         return None
     try:
         champion = workplace.registry.adapters.current(adapter, CHAMPION)
     except NotFoundError:
         return None
-    return None if champion.record["options"]["plan"].get("new_classes") else champion.classes
+    if champion.record["options"]["plan"].get("new_classes"):
+        return None
+    if task_of(champion.metric) is Task.SEGMENTATION:
+        return _KnownClasses(of_masks=len(champion.classes))
+    return _KnownClasses(labels=champion.classes)
 
 
 @task(name="ingest site", cache_policy=NO_CACHE)

@@ -1,15 +1,16 @@
 """The replay memory at work: what is chosen after an update, what of it is still stored, and what it holds."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from continual.domain.adapters import CHAMPION, AdapterVersion
+from continual.domain.adapters import CHAMPION, AdapterVersion, Task
 from continual.domain.change_plan import ChangePlan
 from continual.domain.errors import NotFoundError
+from continual.domain.metrics import task_of
 from continual.domain.samples import Sample, Split
 from continual.learning import Candidates, Capacity, policy_named, select_memory
 from flows.workplace import Workplace
@@ -28,11 +29,21 @@ def choose_memory(context: "AdapterContext", samples: Sequence[Sample]) -> tuple
     if policy_named(plan.replay_policy).needs_features:
         context.fill(samples, 1, "replay memory: features")
     sizes = context.registry.samples.sizes(samples) if plan.replay_bytes else {}
-    candidates = Candidates(samples, context.options.training.seed, sizes, context.cache.features)
+    candidates = Candidates(
+        _as_one_class(samples) if context.options.task is Task.SEGMENTATION else samples,
+        context.options.training.seed,
+        sizes,
+        context.cache.features,
+    )
     kept = select_memory(candidates, Capacity(plan.replay_samples, plan.replay_bytes), plan.replay_policy)
-    # The reversed order lets the earlier overwrite the later; a label is what makes a sample a candidate.
-    chosen = {sample.digest: sample for sample in reversed(samples) if sample.label is not None}
+    # The reversed order lets the earlier overwrite the later; a label or a mask is what makes a sample a candidate.
+    chosen = {sample.digest: sample for sample in reversed(samples) if sample.labelled_for(context.options.task)}
     return tuple(chosen[digest] for digest in kept)
+
+
+def _as_one_class(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples with masks, all of one class: policies then share the memory out by site."""
+    return [replace(sample, label="mask") for sample in samples if sample.mask is not None]
 
 
 def remembered_by(registry: Registry, version: AdapterVersion | None) -> list[Sample]:
@@ -40,7 +51,8 @@ def remembered_by(registry: Registry, version: AdapterVersion | None) -> list[Sa
     if version is None:
         return []
     # Training side only: a picture that was erased and came back under another name may stand on another.
-    training = [s for site in version.trained_on for s in registry.samples.list(site, Split.TRAIN, labelled=True)]
+    task = task_of(version.metric)
+    training = [s for site in version.trained_on for s in registry.samples.list(site, Split.TRAIN, labelled=task)]
     stored = {(sample.site, sample.digest): sample for sample in training}
     return [stored[site, digest] for site, digest in version.record["memory"] if (site, digest) in stored]
 
@@ -84,7 +96,7 @@ def memory_view(workplace: Workplace, adapter: str) -> MemoryView:
         {
             "site": sample.site,
             "subject": sample.subject,
-            "label": sample.label,
+            "label": sample.label or "-",
             "digest": sample.digest,
             "bytes": sizes[sample.digest],
             "since_version": since[sample.site, sample.digest],

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from continual.domain.adapters import CHAMPION
+from continual.domain.adapters import CHAMPION, Task
 from continual.domain.drift import DriftReport
 from continual.domain.errors import NotFoundError
 from flows.terminal import show_choice, show_gate, show_versions
@@ -62,10 +62,12 @@ def report_record(report: DriftReport) -> dict[str, Any]:
 def show_overview(console: Console, found: dict[str, Any]) -> None:
     """Sites and adapters as two tables."""
     sites = Table(title="Sites", title_justify="left")
-    for heading in ("site", "samples", "labelled", "quarantined", "last verdict", "action"):
-        sites.add_column(heading)
+    masks = ["masks"] if any(row["masks"] for row in found["sites"]) else []
+    shown = ["site", "samples", "labelled", *masks, "quarantined", "verdict", "action"]
+    for name in shown:
+        sites.add_column({"verdict": "last verdict"}.get(name, name))
     for row in found["sites"]:
-        sites.add_row(*(str(row[name]) for name in ("site", "samples", "labelled", "quarantined", "verdict", "action")))
+        sites.add_row(*(str(row[name]) for name in shown))
     console.print(sites)
     show_adapters(console, found["adapters"])
 
@@ -106,7 +108,8 @@ def _site_row(workplace: Workplace, site: str) -> dict[str, Any]:
     return {
         "site": site,
         "samples": len(samples),
-        "labelled": sum(sample.label is not None for sample in samples),
+        "labelled": sum(sample.labelled_for(Task.CLASSIFICATION) for sample in samples),
+        "masks": sum(sample.labelled_for(Task.SEGMENTATION) for sample in samples),
         "quarantined": len(workplace.registry.samples.quarantine(site)),
         "verdict": report.verdict.value if report else "-",
         "action": report.action.value if report else "-",

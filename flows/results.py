@@ -4,18 +4,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from continual.domain.adapters import AdapterState, AdapterVersion
-from continual.domain.metrics import BALANCED_ACCURACY, chance_level, summarise
-from continual.domain.samples import Sample, Split
+from continual.domain.metrics import METRICS, summarise
+from continual.domain.samples import Split
 from continual.learning import VersionNetwork, read_importance, update_strategy
 from flows.adapter_context import AdapterContext
-from flows.evaluation import evaluate
+from flows.evaluation import chance_on, evaluate, labelled_samples
 from flows.stream_runs import Start, run_strategy
 
 
 def matrix_row(context: AdapterContext, network: VersionNetwork, sites: Sequence[str]) -> dict[str, float]:
-    """Balanced accuracy of one network on each site's frozen test split."""
+    """The metric of one network on each site's frozen test split."""
     tested = evaluate(context, network, sites, Split.TEST)
-    return {site: score.balanced_accuracy for site, (_, score) in tested.items()}
+    return {site: score.value for site, (_, score) in tested.items()}
 
 
 def version_row(context: AdapterContext, version: AdapterVersion, sites: Sequence[str]) -> dict[str, float]:
@@ -32,17 +32,17 @@ def stream_result(context: AdapterContext, wanted: Sequence[str]) -> dict[str, A
 
     `result_matrix` has one row per version; the derived scores follow the version in service after each site.
     """
-    sites = [site for site in wanted if _labels(context, site)]
+    sites = [site for site in wanted if labelled_samples(context, site, Split.TEST)]
     versions = context.registry.adapters.list(context.name)
     rows = {version.number: version_row(context, version, sites) for version in versions}
-    chance = [chance_level(_labels(context, site)) for site in sites]
+    chance = [chance_on(context, site) for site in sites]
     service = [[rows[number][site] for site in sites] for number in _in_service(versions, sites)]
     champion = context.champion()
     return {
         "adapter": context.name,
         "sites": list(sites),
         "sites_without_labelled_test": [site for site in wanted if site not in sites],
-        "metric": BALANCED_ACCURACY,
+        "metric": METRICS[context.options.task],
         "result_matrix": [[rows[version.number][site] for site in sites] for version in versions],
         **derived_scores(service, sites, chance),
         "drift": _verdicts(context, sites),
@@ -84,7 +84,7 @@ def reference_result(context: AdapterContext, strategy: str, sites: Sequence[str
     release = context.registry.adapters.get(context.name, 1)
     importance = read_importance(context.registry.adapters.files(release), context.device)
     run = run_strategy(context, strategy, sites, Start(context.lora_network_of(release), importance))
-    chance = [chance_level(_labels(context, site)) for site in sites]
+    chance = [chance_on(context, site) for site in sites]
     return {"result_matrix": run.matrix, **derived_scores(run.matrix, sites, chance)}
 
 
@@ -102,15 +102,6 @@ def _in_service(versions: Sequence[AdapterVersion], sites: Sequence[str]) -> lis
 def _verdicts(context: AdapterContext, sites: Sequence[str]) -> Mapping[str, str]:
     reports = {site: context.registry.drift.latest(site) for site in sites}
     return {site: report.verdict.value for site, report in reports.items() if report is not None}
-
-
-def _training(context: AdapterContext, site: str) -> list[Sample]:
-    return context.registry.samples.list(site, Split.TRAIN, labelled=True)
-
-
-def _labels(context: AdapterContext, site: str) -> list[str]:
-    test = context.registry.samples.list(site, Split.TEST, labelled=True)
-    return [str(sample.label) for sample in test]
 
 
 def _weights_bytes(version: AdapterVersion) -> int:

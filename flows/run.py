@@ -9,6 +9,7 @@ from continual.domain.drift import Action
 from flows.ingest import ingest_site
 from flows.progress import say
 from flows.requests import Incoming, Release
+from flows.terminal import intake_line
 from flows.update import LEARN_ON, check_before_release, release_adapter, update_site
 
 # Whoever runs a stream by hand asks for every shifted site to be learnt, harm or not.
@@ -29,10 +30,7 @@ def run(
     for position, site in enumerate(sites):
         started = time.perf_counter()
         summary = intake[site] = ingest_site(workspace, incoming, site, wanted.adapter, new_classes=allowed)
-        say(
-            f"{site}: {summary.new} new, {summary.duplicates} already stored, {summary.quarantined} quarantined"
-            + ("" if summary.new else "; nothing ingested twice")
-        )
+        say(intake_line(summary) + ("" if summary.new or summary.relabelled else "; nothing ingested twice"))
         ended = time.perf_counter()
         seconds["ingest"] += ended - started
         if position == 0:

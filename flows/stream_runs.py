@@ -9,15 +9,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from continual.domain.adapters import Task
 from continual.domain.metrics import area_under_roc, balanced_accuracy, expected_calibration_error
 from continual.domain.samples import Sample, Split
 from continual.learning import (
     CLOSED_FORMS,
     REFERENCES,
-    AdaptedNetwork,
     Checkpoints,
     Importance,
     Readout,
+    TunedNetwork,
     UpdateRequest,
     WeightLine,
     calibrate,
@@ -30,7 +31,7 @@ from continual.learning import (
     targets_of,
 )
 from flows.adapter_context import AdapterContext
-from flows.evaluation import labelled_samples, stay_near
+from flows.evaluation import evaluate, labelled_samples, stay_near
 from flows.memory import choose_memory
 from flows.pace import Pace
 from flows.progress import say, track
@@ -44,9 +45,9 @@ ScoresOf = Callable[[Sequence[Sample]], np.ndarray]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a model says on every site's frozen test split: balanced accuracy, calibration error, area under ROC."""
+    """What a model says on every site's frozen test split: its metric, calibration error, area under ROC (no masks)."""
 
-    balanced_accuracy: Mapping[str, float]
+    score: Mapping[str, float]
     calibration_error: Mapping[str, float]
     auroc: Mapping[str, float | None]
 
@@ -64,22 +65,24 @@ class StreamRun:
 
     @property
     def matrix(self) -> list[list[float]]:
-        """Balanced accuracy, rows in the order of learning, columns in the order of the sites."""
-        return [[row.balanced_accuracy[site] for site in self.sites] for row in self.rows]
+        """The task's metric, rows in the order of learning, columns in the order of the sites."""
+        return [[row.score[site] for site in self.sites] for row in self.rows]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Start:
     """A network after the first site, with what a strategy needs to go on from it; the network is not to be changed."""
 
-    network: AdaptedNetwork
+    network: TunedNetwork
     importance: Importance
     seconds: float = 0.0
     cpu_seconds: float = 0.0
 
 
 def classes_of(context: AdapterContext, sites: Sequence[str]) -> tuple[str, ...]:
-    """Every label that a training sample of the sites carries, in alphabetical order."""
+    """Every label that a training sample of the sites carries, in alphabetical order; a segmenting adapter's own."""
+    if context.options.task is Task.SEGMENTATION:
+        return context.options.classes
     return tuple(sorted({str(sample.label) for site in sites for sample in _training(context, site)}))
 
 
@@ -108,7 +111,8 @@ def run_strategy(context: AdapterContext, strategy: str, sites: Sequence[str], s
         context.fill([*fresh, *memory], context.options.training.views, f"{site}: activations")
         options = replace(context.options.training, seed=context.options.training.seed + position)
         request = UpdateRequest(strategy, fresh, memory, past, importance, network.classes)
-        network.grow_head(sorted({str(sample.label) for sample in fresh}))
+        if context.options.task is Task.CLASSIFICATION:
+            network.grow_head(sorted({str(sample.label) for sample in fresh}))
         line = WeightLine(network)
         with Pace() as pace:
             progress = track(f"{strategy}: {site}", options.steps)
@@ -159,11 +163,19 @@ def _run(
     )
 
 
-def _network_row(context: AdapterContext, network: AdaptedNetwork, sites: Sequence[str], learnt: Sequence[str]) -> Row:
+def _network_row(context: AdapterContext, network: TunedNetwork, sites: Sequence[str], learnt: Sequence[str]) -> Row:
     """A network's row, calibrated on the validation splits of the sites that it has learnt."""
     held = [sample for site in learnt for sample in labelled_samples(context, site, Split.VALIDATION)]
     context.fill(held, 1, "validation: activations")
     calibrate(network, context.cache, held, lambda _done: None)
+
+    if context.options.task is Task.SEGMENTATION:
+        scored = [score for _, score in evaluate(context, network, sites, Split.TEST).values()]
+        return Row(
+            {score.site: score.value for score in scored},
+            {score.site: score.calibration_error for score in scored},
+            dict.fromkeys(sites),
+        )
 
     def scores(samples: Sequence[Sample]) -> np.ndarray:
         return probabilities(network, context.cache, [sample.digest for sample in samples], lambda _done: None)

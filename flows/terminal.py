@@ -10,6 +10,7 @@ from rich.table import Table
 
 from continual.domain.adapters import AdapterVersion
 from continual.domain.drift import DriftReport
+from continual.domain.samples import IntakeSummary
 from flows.benchmark_page import SHOWN, spelt, title_of
 
 
@@ -24,6 +25,15 @@ def write_json(path: Path, value: Any) -> None:
     draft = path.with_name(f"{path.name}.part")
     draft.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
     draft.replace(path)
+
+
+def intake_line(summary: IntakeSummary) -> str:
+    """What an intake did to one site, in one line."""
+    relabelled = f", {summary.relabelled} relabelled" if summary.relabelled else ""
+    return (
+        f"{summary.site}: {summary.new} new, {summary.duplicates} already stored{relabelled}, "
+        f"{summary.quarantined} quarantined"
+    )
 
 
 def show_matrix(console: Console, title: str, result: Mapping[str, Any], rows: Sequence[str]) -> None:
@@ -46,7 +56,8 @@ def show_matrix(console: Console, title: str, result: Mapping[str, Any], rows: S
 def show_result(console: Console, result: Mapping[str, Any]) -> None:
     """Matrix, references, drift verdicts, versions: what `result.json` holds."""
     names = [f"{version['number']} {version['strategy']} ({version['state']})" for version in result["versions"]]
-    show_matrix(console, "Result matrix: balanced accuracy on frozen test splits", result, names)
+    metric = str(result["metric"]).replace("_", " ")
+    show_matrix(console, f"Result matrix: {metric} on frozen test splits", result, names)
     for strategy, reference in result.get("references", {}).items():
         rows = [f"after {site}" for site in result["sites"]]
         show_matrix(console, f"Reference: {strategy}", {**reference, "sites": result["sites"]}, rows)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from continual.domain.adapters import AdapterVersion
+from continual.domain.adapters import AdapterVersion, Task
 from continual.domain.samples import Sample, Split
 from registry import Erasure, Registry
 
@@ -36,9 +36,9 @@ def trained_versions(
     """Every version trained on one of the subject's samples, by adapter and number.
 
     `earlier` erasures of the subject bring the versions they found, whose descendants are sought anew. Rather too many
-    versions are named than too few: a label that came after an update counts as if it had been there.
+    versions are named than too few: a label or mask that came after an update counts as if it had been there.
     """
-    training = [sample for sample in samples if sample.split is Split.TRAIN and sample.label is not None]
+    training = [one for one in samples if one.split is Split.TRAIN and any(one.labelled_for(task) for task in Task)]
     arrived = {batch.number: batch.created_at for batch in registry.samples.batches()}
     known = _known(registry, earlier)
     found: list[TrainedVersion] = []

@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from continual.domain.adapters import AdapterState, AdapterVersion
 from continual.domain.drift import Action, DriftReport
 from continual.domain.errors import StreamError
+from continual.domain.metrics import task_of
 from continual.domain.samples import Split
 from continual.learning import resolve_backbone
 from flows.adapter_context import (
@@ -73,10 +74,13 @@ def check_before_release(workspace: str, wanted: Release, strategy: str | None =
 
     `strategy` is what the updates after it are asked to use. Raises LearningError, BackboneError or ConflictError.
     """
-    check_strategies(wanted.options["plan"]["strategies"], strategy)
+    asked = options_from_record(wanted.options)
+    check_strategies(asked.plan.strategies, strategy, asked.task)
     with open_workplace(workspace, create=True) as workplace:
         champion = champion_of(workplace, wanted.adapter)
         if champion is not None:
+            # What it was released for counts, not what is wished for now.
+            check_strategies((), strategy, task_of(champion.metric))
             return options_kept(champion, wanted)
         check_release(wanted, workplace.settings.device)
         return []
@@ -119,7 +123,7 @@ def look_and_learn(
         workplace.registry.updates.reap(STALE_UPDATE)
         context = context_of(workplace, adapter, new_classes=new_classes)
         chosen = strategy or context.options.plan.strategies[0]
-        check_strategies(context.options.plan.strategies, chosen)
+        check_strategies(context.options.plan.strategies, chosen, context.options.task)
         if already_judged(context, site, chosen):
             return "nothing new"
         report = _look(context, workplace, site)

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from continual.domain.adapters import AdapterVersion
+from continual.domain.adapters import AdapterVersion, Task
 from continual.domain.drift import DriftReport, PerformanceEvidence
-from continual.domain.metrics import BALANCED_ACCURACY, balanced_accuracy
+from continual.domain.metrics import METRICS, task_of
 from continual.domain.samples import Sample, Split
-from continual.learning import VersionNetwork, probabilities
+from continual.learning import VersionNetwork, probabilities, site_outcomes
 from flows.adapter_context import AdapterContext
 from flows.progress import track
 from monitoring import Intake, Window, look
@@ -24,7 +24,9 @@ def new_samples(context: AdapterContext, champion: AdapterVersion | None, site: 
 
 
 def new_labels(champion: AdapterVersion, samples: Sequence[Sample]) -> tuple[str, ...]:
-    """Labels among the samples that the version does not tell apart, in alphabetical order."""
+    """Labels among the samples that the version does not tell apart, in alphabetical order; none for one of masks."""
+    if task_of(champion.metric) is Task.SEGMENTATION:
+        return ()
     return tuple(sorted({sample.label for sample in samples if sample.label is not None} - set(champion.classes)))
 
 
@@ -46,7 +48,8 @@ def look_at_site(context: AdapterContext, champion: AdapterVersion, site: str) -
         return None
     network = context.network_of(champion)
     windows = [_window(context, network, name, samples) for name, samples in references.items()]
-    labelled = [sample for sample in current if sample.label is not None and sample.split is Split.TRAIN]
+    task = context.options.task
+    labelled = [sample for sample in current if sample.labelled_for(task) and sample.split is Split.TRAIN]
     report = look(
         windows,
         _window(context, network, site, current),
@@ -80,15 +83,16 @@ def _performance(
     context: AdapterContext, network: VersionNetwork, champion: AdapterVersion, current: Sequence[Sample]
 ) -> PerformanceEvidence:
     """Measured on labelled new samples outside the test split; the champion has trained on none of them."""
-    held = [s for s in current if s.label in network.classes and s.split is not Split.TEST]
+    task, metric = context.options.task, METRICS[context.options.task]
+    held = [s for s in current if s.labelled_for(task) and s.split is not Split.TEST]
+    if task is Task.CLASSIFICATION:
+        held = [sample for sample in held if sample.label in network.classes]
     validation = champion.record["validation"]
     reference = sum(validation.values()) / len(validation) if validation else None
     if not held:
-        return PerformanceEvidence(BALANCED_ACCURACY, reference, None, 0)
-    scores = probabilities(network, context.cache, [sample.digest for sample in held], lambda _done: None)
-    predicted = [network.classes[index] for index in scores.argmax(axis=1)]
-    measured = balanced_accuracy([str(sample.label) for sample in held], predicted)
-    return PerformanceEvidence(BALANCED_ACCURACY, reference, measured, len(held))
+        return PerformanceEvidence(metric, reference, None, 0)
+    _, score = site_outcomes(network, context.cache, held[0].site, held, lambda _done: None)
+    return PerformanceEvidence(metric, reference, score.value, len(held))
 
 
 def _intake(context: AdapterContext, champion: AdapterVersion, site: str) -> Intake:

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeAlias, final
 
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import and_, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from continual.domain.errors import ConflictError, NotFoundError
 from registry import ledger
 from registry.artifacts import ArtifactStore
 from registry.database import Database, chunks
+from registry.masks import drop_replaced, masks_of, used_masks
 from registry.plain_json import check_text
 from registry.tables import LedgerRow, QuarantineRow, SampleRow, SubjectRow
 
@@ -44,9 +45,9 @@ class ErasureOrder:
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """One erasure as the ledger has it: numbers of samples, image artifacts and quarantine entries that went.
+    """One erasure as the ledger has it: numbers of samples, of their images, masks and quarantine entries that went.
 
-    `artifacts` leaves out images that another sample still uses.
+    `artifacts` counts images and `masks` masks, replaced ones too; neither counts what another sample still uses.
     """
 
     position: int
@@ -59,6 +60,7 @@ class Erasure:
     artifacts: int
     quarantined: int
     findings: Mapping[str, Any]
+    masks: int = 0
 
 
 Erasures: TypeAlias = list[Erasure]
@@ -94,31 +96,28 @@ class ErasureStore:
         return found[0]
 
     def erase(self, order: ErasureOrder) -> Erasure | None:
-        """Delete a subject's images, samples and quarantine entries; None when nothing was held.
+        """Delete a subject's images, masks, samples and quarantine entries; None when nothing was held.
 
-        An image that another sample uses stays. Killed at any moment it leaves the subject whole or without some of its
-        images, and the same call again finishes. Raises NotFoundError without such a subject.
+        An image or mask that another subject's sample uses stays. Killed at any moment it leaves the subject whole or
+        without some of its files, and the same call again finishes. Raises NotFoundError without such a subject.
         """
         order.check()
         self.site_of(order.subject, order.site)
         with self._database.write() as session:
             held = _held(session, order)
-            entries = _entries(session, order, [digest for digest, _ in held])
-            if not held and not entries:
+            if not held.digests and not held.entries:
                 return None
-            unshared = _unshared(session, order, sorted({artifact for _, artifact in held}))
             # Under the write lock: no intake can come to rely on a file between the question and its deletion.
-            self._artifacts.delete_all(unshared)
-            for numbers in chunks(entries):
-                session.execute(delete(QuarantineRow).where(QuarantineRow.id.in_(numbers)))
-            session.execute(delete(SampleRow).where(SampleRow.site == order.site, SampleRow.subject == order.subject))
+            self._artifacts.delete_all([*held.images, *held.masks])
+            _delete_rows(session, order, held)
             payload = {
                 "site": order.site,
                 "subject": order.subject,
                 "reason": order.reason,
-                "samples": len(held),
-                "artifacts": len(unshared),
-                "quarantined": len(entries),
+                "samples": len(held.digests),
+                "artifacts": len(held.images),
+                "masks": len(held.masks),
+                "quarantined": len(held.entries),
                 "findings": order.findings,
             }
             ledger.append(session, ledger.moment(session), order.actor, ERASED, payload)
@@ -138,11 +137,31 @@ def count_erasures(session: Session) -> int:
     return session.scalar(select(func.count()).select_from(LedgerRow).where(LedgerRow.event == ERASED)) or 0
 
 
-def _held(session: Session, order: ErasureOrder) -> Sequence[tuple[str, str]]:
-    """Digest and artifact of each of the subject's samples."""
-    query = select(SampleRow.digest, SampleRow.artifact)
-    query = query.where(SampleRow.site == order.site, SampleRow.subject == order.subject)
-    return session.execute(query.order_by(SampleRow.digest)).tuples().all()
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What is to go: digests of samples, addresses of files that nobody else uses, numbers of quarantine entries."""
+
+    digests: Sequence[str]
+    images: Sequence[str]
+    masks: Sequence[str]
+    entries: Sequence[int]
+
+
+def _held(session: Session, order: ErasureOrder) -> _Held:
+    whose = and_(SampleRow.site == order.site, SampleRow.subject == order.subject)
+    query = select(SampleRow.digest, SampleRow.artifact).where(whose).order_by(SampleRow.digest)
+    samples = session.execute(query).tuples().all()
+    digests = [digest for digest, _ in samples]
+    images = _unshared(session, order, sorted({artifact for _, artifact in samples}))
+    masks = _unshared(session, order, sorted(masks_of(session, whose)))
+    return _Held(digests, images, masks, _entries(session, order, digests))
+
+
+def _delete_rows(session: Session, order: ErasureOrder, held: _Held) -> None:
+    for numbers in chunks(held.entries):
+        session.execute(delete(QuarantineRow).where(QuarantineRow.id.in_(numbers)))
+    drop_replaced(session, order.site, held.digests)
+    session.execute(delete(SampleRow).where(SampleRow.site == order.site, SampleRow.subject == order.subject))
 
 
 def _entries(session: Session, order: ErasureOrder, digests: Sequence[str]) -> list[int]:
@@ -155,9 +174,9 @@ def _entries(session: Session, order: ErasureOrder, digests: Sequence[str]) -> l
 
 
 def _unshared(session: Session, order: ErasureOrder, artifacts: Sequence[str]) -> list[str]:
-    """The artifacts that no other subject's sample uses, at any site."""
+    """The artifacts that no other subject's sample uses, at any site, as image or as mask."""
     others = or_(SampleRow.site != order.site, SampleRow.subject != order.subject)
-    used: set[str] = set()
+    used = used_masks(session, artifacts, others)
     for keys in chunks(artifacts):
         used.update(session.scalars(select(SampleRow.artifact).where(others, SampleRow.artifact.in_(keys))))
     return [artifact for artifact in artifacts if artifact not in used]
@@ -176,4 +195,5 @@ def _erasure(row: LedgerRow) -> Erasure:
         artifacts=payload["artifacts"],
         quarantined=payload["quarantined"],
         findings=payload["findings"],
+        masks=payload.get("masks", 0),
     )

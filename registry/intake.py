@@ -6,16 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from continual.domain.samples import CleanImage, QuarantineEntry, Split
+from registry.masks import mask_address
 from registry.plain_json import MOST_CHARACTERS, unstorable
-from registry.splits import UNLABELLED, LabelSplitCounts, NewSubject, assign_splits
+from registry.splits import UNLABELLED, LabelSplitCounts, NewSubject, assign_splits, stratum
 
 
 @dataclass(frozen=True, slots=True)
 class KnownSample:
-    """What is stored about a picture that is offered again."""
+    """What is stored about a picture that is offered again; `mask` is an address."""
 
     subject: str
     label: str | None
+    mask: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +31,19 @@ class SiteKnowledge:
 
 @dataclass(frozen=True, slots=True)
 class IntakePlan:
-    """What to write: new images, splits of new subjects, labels for stored pictures, and what is held back."""
+    """What to write: new images, splits of new subjects, labels and masks for stored pictures, what is held back."""
 
     new: tuple[CleanImage, ...]
     subjects: Mapping[str, Split]
     labels: Mapping[str, str]
+    masks: Mapping[str, bytes]
     duplicates: int
     quarantined: tuple[QuarantineEntry, ...]
+
+    @property
+    def relabelled(self) -> int:
+        """Stored pictures that get a label or another mask."""
+        return len(self.labels.keys() | self.masks.keys())
 
 
 @dataclass(slots=True)
@@ -44,6 +52,8 @@ class _Draft:
     known: SiteKnowledge
     new: dict[str, CleanImage] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    masks: dict[str, bytes] = field(default_factory=dict)
+    offered_masks: dict[str, str] = field(default_factory=dict)
     demanded: dict[str, Split] = field(default_factory=dict)
     duplicates: int = 0
     quarantined: list[QuarantineEntry] = field(default_factory=list)
@@ -52,29 +62,48 @@ class _Draft:
         held = self._held(image.digest)
         subject = image.subject if held is None else held.subject
         fault = _unfit(image) or self._split_fault(subject, image.split) or _label_fault(held, image)
+        fault = fault or self._mask_fault(image)
         if fault is not None:
             self.quarantined.append(QuarantineEntry(self.site, position, image.digest, fault[:MOST_CHARACTERS]))
             return
         if image.split is not None:
             self.demanded.setdefault(subject, image.split)
+        address = mask_address(image)
+        if address is not None:
+            self.offered_masks[image.digest] = address
         if held is None:
             self.new[image.digest] = image
             return
         self.duplicates += 1
         if held.label is None and image.label is not None:
             self._label(image.digest, image.label)
+        if image.mask_png is not None and address != held.mask:
+            self._mask(image.digest, image.mask_png)
 
     def _held(self, digest: str) -> KnownSample | None:
         if digest in self.new:
-            return KnownSample(self.new[digest].subject, self.new[digest].label)
+            new = self.new[digest]
+            return KnownSample(new.subject, new.label, mask_address(new))
         stored = self.known.samples.get(digest)
-        return stored if stored is None else KnownSample(stored.subject, self.labels.get(digest, stored.label))
+        return stored if stored is None else replace(stored, label=self.labels.get(digest, stored.label))
 
     def _label(self, digest: str, label: str) -> None:
         if digest in self.new:
             self.new[digest] = replace(self.new[digest], label=label)
         else:
             self.labels[digest] = label
+
+    def _mask(self, digest: str, mask_png: bytes) -> None:
+        if digest in self.new:
+            self.new[digest] = replace(self.new[digest], mask_png=mask_png)
+        else:
+            self.masks[digest] = mask_png
+
+    def _mask_fault(self, image: CleanImage) -> str | None:
+        # Within one intake no row is the later one: which of two masks is meant only the sender can say.
+        if image.mask_png is None or self.offered_masks.get(image.digest, mask_address(image)) == mask_address(image):
+            return None
+        return "another row has another mask for the same picture; keep the right one in the manifest"
 
     def _split_fault(self, subject: str, wanted: Split | None) -> str | None:
         fixed = self.known.subjects.get(subject, self.demanded.get(subject))
@@ -89,8 +118,8 @@ class _Draft:
 def plan_intake(site: str, images: Sequence[CleanImage], known: SiteKnowledge) -> IntakePlan:
     """What the images change, given what the site holds. Faulty ones are held back with the reason; the rest goes on.
 
-    The same picture twice is a duplicate; it may bring the label that was missing, never another one. Positions count
-    the images from 1 in the order given.
+    The same picture twice is a duplicate; it may bring the label that was missing, never another one, and the mask that
+    was missing or a better one. Positions count the images from 1 in the order given.
     """
     draft = _Draft(site, known)
     for position, image in enumerate(images, start=1):
@@ -99,6 +128,7 @@ def plan_intake(site: str, images: Sequence[CleanImage], known: SiteKnowledge) -
         new=tuple(draft.new.values()),
         subjects=assign_splits(_new_subjects(draft), known.counts),
         labels=draft.labels,
+        masks=draft.masks,
         duplicates=draft.duplicates,
         quarantined=tuple(draft.quarantined),
     )
@@ -109,7 +139,8 @@ def _new_subjects(draft: _Draft) -> list[NewSubject]:
     marks: dict[str, str] = {}
     for image in draft.new.values():
         if image.subject not in draft.known.subjects:
-            labels.setdefault(image.subject, Counter())[image.label or UNLABELLED] += 1
+            kind = stratum(image.label, masked=image.mask_png is not None)
+            labels.setdefault(image.subject, Counter())[kind] += 1
             marks[image.subject] = min(marks.get(image.subject, image.digest), image.digest)
     return [
         NewSubject(subject, counts, draft.demanded.get(subject), marks[subject]) for subject, counts in labels.items()
@@ -132,6 +163,8 @@ def _unfit(image: CleanImage) -> str | None:
         return "a label, subject or tag holds a zero character or half a surrogate pair; remove it and repeat"
     if not image.digest or not image.subject or image.label == UNLABELLED:
         return "the digest, subject or label is empty; fill it, or leave the label out"
+    if image.mask_png == b"":
+        return "the mask is empty (0 bytes); export it again, or leave it out"
     for numbers in (image.tags, image.pixel_statistics):
         for name, value in numbers.items():
             if not isinstance(value, str) and not math.isfinite(value):

@@ -1,7 +1,8 @@
 """The gate: is a candidate good enough to replace the champion, site by site? Pure numpy; knows nothing of tables.
 
 Per site a paired bootstrap over subjects (Efron & Tibshirani 1993, ch. 13): both models are read on the same resampled
-subjects, because one patient's images move together and both models see the same patients.
+subjects, because one patient's images move together and both models see the same patients. The metric is balanced
+accuracy where the outcomes are labels, and the mean score where every image has one (Dice).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,8 +34,8 @@ def run_gate(
 
     A past site passes when the lower bound of candidate minus champion lies above `plan.past_site_margin` and the
     observed loss is at most `plan.past_site_drop`; a new site when the observed difference exceeds
-    `plan.new_site_gain`. Without any champion a site passes when the candidate's
-    lower bound lies above chance. Raises ConflictError when a site is missing or the two were not asked the same.
+    `plan.new_site_gain`. Without any champion a site passes when the candidate's lower bound lies above chance, which
+    is what a constant answer reaches. Raises ConflictError when a site is missing or the two were not asked the same.
     """
     if plan.bootstrap_draws < 1:
         raise SettingsError(f"change plan: {plan.bootstrap_draws} bootstrap draws, must be 1 or more; correct the plan")
@@ -55,8 +56,7 @@ def _finding(
     if champion is None:
         return _first_finding(candidate, plan)
     _check_same_samples(candidate, champion)
-    mine = balanced_accuracy(candidate.labels, candidate.predicted)
-    other = balanced_accuracy(champion.labels, champion.predicted)
+    mine, other = _observed(candidate), _observed(champion)
     difference = mine - other
     counts = _count(candidate)
     few = counts.subjects < FEWEST_SUBJECTS
@@ -91,7 +91,8 @@ def _finding(
 
 def _first_finding(candidate: SiteOutcomes, plan: ChangePlan) -> GateFinding:
     """With no champion to compare with, the least a model must show is that it beats guessing."""
-    score, chance = balanced_accuracy(candidate.labels, candidate.predicted), chance_level(candidate.labels)
+    score = _observed(candidate)
+    chance = candidate.chance if candidate.scores else chance_level(candidate.labels)
     counts = _count(candidate)
     few = counts.subjects < FEWEST_SUBJECTS
     lower = (
@@ -116,9 +117,18 @@ def _first_finding(candidate: SiteOutcomes, plan: ChangePlan) -> GateFinding:
     )
 
 
+def _observed(outcomes: SiteOutcomes) -> float:
+    if outcomes.scores:
+        return float(np.mean(outcomes.scores))
+    return balanced_accuracy(outcomes.labels, outcomes.predicted)
+
+
 @dataclass(frozen=True, slots=True)
 class _Counts:
-    """Samples of each subject in each class present; `subject` and `label` index every sample into it."""
+    """Samples of each subject in each class present; `subject` and `label` index every sample into it.
+
+    Scored samples are all of one class: its recall, a score counting as that share of a hit, is their mean score.
+    """
 
     subject: Int[np.ndarray, "sample"]
     label: Int[np.ndarray, "sample"]
@@ -131,23 +141,24 @@ class _Counts:
 
 def _count(outcomes: SiteOutcomes) -> _Counts:
     subject_names, subject = np.unique(outcomes.subjects, return_inverse=True)
-    label_names, label = np.unique(outcomes.labels, return_inverse=True)
+    labels = np.zeros(len(outcomes.scores)) if outcomes.scores else np.asarray(outcomes.labels)
+    label_names, label = np.unique(labels, return_inverse=True)
     total = np.zeros((len(subject_names), len(label_names)))
     np.add.at(total, (subject, label), 1.0)
     return _Counts(subject, label, total)
 
 
 def _correct(outcomes: SiteOutcomes, counts: _Counts) -> Float[np.ndarray, "subject class"]:
-    hits = np.asarray(outcomes.labels) == np.asarray(outcomes.predicted)
+    scores = outcomes.scores or np.asarray(outcomes.labels) == np.asarray(outcomes.predicted)
     correct = np.zeros_like(counts.total)
-    np.add.at(correct, (counts.subject[hits], counts.label[hits]), 1.0)
+    np.add.at(correct, (counts.subject, counts.label), np.asarray(scores, dtype=float))
     return correct
 
 
 def _drawn_scores(
     counts: _Counts, correct: Sequence[Float[np.ndarray, "subject class"]], plan: ChangePlan, site: str
 ) -> list[Float[np.ndarray, "draw"]]:
-    """Balanced accuracy of each model in every draw, over the classes that the draw holds."""
+    """Each model's metric in every draw: balanced accuracy over the classes that the draw holds, or the mean score."""
     parts: list[list[Float[np.ndarray, "draw"]]] = [[] for _ in correct]
     for weights in _resamples(counts.subjects, plan, site):
         total = weights @ counts.total
@@ -177,13 +188,25 @@ def _by_site(outcomes: Sequence[SiteOutcomes], who: str) -> Mapping[str, SiteOut
     for one in outcomes:
         if one.site in found:
             raise ConflictError(f"the {who} has two sets of outcomes for site {one.site!r}; pass one per site")
-        if not one.labels or not len(one.subjects) == len(one.labels) == len(one.predicted):
-            raise ConflictError(
-                f"the {who}'s outcomes on site {one.site!r} are {len(one.subjects)} subjects, {len(one.labels)} labels "
-                f"and {len(one.predicted)} predictions; pass the same number of each, at least 1"
-            )
+        _check_outcomes(one, who)
         found[one.site] = one
     return found
+
+
+def _check_outcomes(outcomes: SiteOutcomes, who: str) -> None:
+    asked, labels, predicted, scores = (
+        len(part) for part in (outcomes.subjects, outcomes.labels, outcomes.predicted, outcomes.scores)
+    )
+    if asked < 1 or (labels, predicted, scores) not in ((asked, asked, 0), (0, 0, asked)):
+        raise ConflictError(
+            f"the {who}'s outcomes on site {outcomes.site!r} are {asked} subjects, {labels} labels, {predicted} "
+            f"predictions and {scores} scores; pass as many labels and predictions as subjects, or scores alone"
+        )
+    unfit = [value for value in (*outcomes.scores, outcomes.chance) if not 0 <= value <= 1]
+    if unfit:
+        raise ConflictError(
+            f"the {who} has a score of {unfit[0]} on site {outcomes.site!r}, must lie between 0 and 1; evaluate again"
+        )
 
 
 def _check_sites(
@@ -201,8 +224,10 @@ def _check_sites(
 
 
 def _check_same_samples(candidate: SiteOutcomes, champion: SiteOutcomes) -> None:
-    if candidate.subjects != champion.subjects or candidate.labels != champion.labels:
+    asked = [(one.subjects, one.labels, len(one.scores)) for one in (candidate, champion)]
+    if asked[0] != asked[1]:
         raise ConflictError(
             f"candidate and champion were asked about different samples on site {candidate.site!r} "
-            f"({len(candidate.labels)} and {len(champion.labels)}); evaluate both on the same test split, in one order"
+            f"({len(candidate.subjects)} and {len(champion.subjects)}); evaluate both on the same test split, "
+            "in one order"
         )

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias, final
 
-from sqlalchemy import Select, func, insert, select, update
+from sqlalchemy import Select, and_, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from continual.domain.digests import sha256_json
+from continual.domain.adapters import Task
+from continual.domain.digests import sha256_bytes, sha256_json
 from continual.domain.errors import ConflictError, NotFoundError
 from continual.domain.samples import CleanImage, IntakeSummary, QuarantineEntry, Sample, Split
 from registry import ledger
@@ -16,8 +17,9 @@ from registry.artifacts import ArtifactStore
 from registry.database import Database, chunks, next_number
 from registry.erasures import count_erasures
 from registry.intake import IntakePlan, KnownSample, SiteKnowledge, plan_intake
+from registry.masks import mask_address, write_masks
 from registry.plain_json import MOST_CHARACTERS, check_text, plain
-from registry.splits import UNLABELLED
+from registry.splits import stratum
 from registry.tables import BatchRow, QuarantineRow, SampleRow, SiteRow, SubjectRow
 
 
@@ -53,8 +55,8 @@ class SampleStore:
     ) -> IntakeSummary:
         """Store what is new, all of it or nothing; the same call again stores nothing.
 
-        A batch is written when anything was: a sample, a label or a quarantine entry. Raises ConflictError when an
-        item belongs to another site, StorageFullError when there is no room.
+        A batch is written when anything was: a sample, a label, a mask or a quarantine entry. Raises ConflictError when
+        an item belongs to another site, StorageFullError when there is no room.
         """
         check_text(site, "site")
         check_text(actor, "actor")
@@ -62,25 +64,29 @@ class SampleStore:
         with self._database.read() as session:
             expected = plan_intake(site, images, _knowledge(session, site, images))
             erasures = count_erasures(session)
-        addresses = self._store(expected.new, {})
+        addresses = self._store(expected, {})
         with self._database.write() as session:
             plan = plan_intake(site, images, _knowledge(session, site, images))
             # Another intake may have come between: what only now turns out to be new is stored here. So may an
             # erasure: whatever it took from the store is put back.
-            addresses |= self._store(plan.new, addresses if count_erasures(session) == erasures else {})
+            addresses |= self._store(plan, addresses if count_erasures(session) == erasures else {})
             return _write(session, _Intake(site, actor, plan, tuple(quarantined), addresses))
 
     def list(
-        self, site: str | None = None, split: Split | None = None, labelled: bool = False, batch: int | None = None
+        self,
+        site: str | None = None,
+        split: Split | None = None,
+        labelled: Task | None = None,
+        batch: int | None = None,
     ) -> Samples:
-        """Samples in order of their site's first intake, then of digest; only `labelled` ones if asked."""
+        """Samples in order of their site's first intake, then of digest; only those `labelled` for a task if asked."""
         query = _samples()
         if site is not None:
             query = query.where(SampleRow.site == site)
         if split is not None:
             query = query.where(SubjectRow.split == split.value)
-        if labelled:
-            query = query.where(SampleRow.label.is_not(None))
+        if labelled is not None:
+            query = query.where((SampleRow.mask if labelled is Task.SEGMENTATION else SampleRow.label).is_not(None))
         if batch is not None:
             query = query.where(SampleRow.batch == batch)
         with self._database.read() as session:
@@ -110,10 +116,17 @@ class SampleStore:
         """The sample's PNG; ArtifactError when it is missing or damaged."""
         return self._artifacts.get(sample.artifact)
 
+    def read_mask(self, sample: Sample) -> bytes:
+        """The sample's mask as PNG; NotFoundError when it has none, ArtifactError when it is missing or damaged."""
+        if sample.mask is None:
+            raise NotFoundError(f"sample {sample.digest} has no mask; take its image in again with one")
+        return self._artifacts.get(sample.mask)
+
     def sizes(self, samples: Sequence[Sample]) -> dict[str, int]:
-        """Bytes of each sample's stored image by the sample's digest; 0 where the image is missing."""
-        found = self._artifacts.sizes(sample.artifact for sample in samples)
-        return {sample.digest: found.get(sample.artifact, 0) for sample in samples}
+        """Bytes of each sample's stored image and mask by the sample's digest; what is missing counts 0."""
+        files = {sample.digest: [sample.artifact, *([sample.mask] if sample.mask else [])] for sample in samples}
+        found = self._artifacts.sizes(address for addresses in files.values() for address in addresses)
+        return {digest: sum(found.get(address, 0) for address in addresses) for digest, addresses in files.items()}
 
     def stored(self, digests: Collection[str]) -> frozenset[str]:
         """Those of the digests that a sample of any site has."""
@@ -152,10 +165,12 @@ class SampleStore:
         with self._database.read() as session:
             return [_batch(row) for row in session.scalars(query)]
 
-    def _store(self, images: Sequence[CleanImage], already: Mapping[str, str]) -> dict[str, str]:
-        missing = [image for image in images if image.digest not in already]
-        stored = self._artifacts.put_all(image.png for image in missing)
-        return {image.digest: address for image, address in zip(missing, stored, strict=True)}
+    def _store(self, plan: IntakePlan, already: Mapping[str, str]) -> dict[str, str]:
+        """Addresses of the plan's images by digest, and of its masks by themselves."""
+        masks = [*(image.mask_png for image in plan.new if image.mask_png is not None), *plan.masks.values()]
+        files = {image.digest: image.png for image in plan.new} | {sha256_bytes(mask): mask for mask in masks}
+        missing = {key: data for key, data in files.items() if key not in already}
+        return dict(zip(missing, self._artifacts.put_all(missing.values()), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,14 +187,14 @@ class _Intake:
 
 def _write(session: Session, intake: _Intake) -> IntakeSummary:
     plan, held = intake.plan, _unknown(session, intake)
-    anything = bool(plan.new or plan.labels or held)
+    anything = bool(plan.new or plan.relabelled or held)
     summary = IntakeSummary(
         site=intake.site,
         batch=next_number(session, BatchRow.number) if anything else None,
         new=len(plan.new),
         duplicates=plan.duplicates,
         quarantined=len(intake.held()),
-        relabelled=len(plan.labels),
+        relabelled=plan.relabelled,
     )
     if summary.batch is not None:
         _write_rows(session, intake, summary, summary.batch, held)
@@ -205,6 +220,8 @@ def _write_rows(
         session.execute(
             update(SampleRow).where(SampleRow.site == intake.site, SampleRow.digest == digest).values(label=label)
         )
+    masks = {digest: sha256_bytes(mask) for digest, mask in plan.masks.items()}
+    write_masks(session, intake.site, masks, batch)
     if held:
         first = next_number(session, QuarantineRow.id)
         rows = [_quarantine_row(entry, first + place, batch) for place, entry in enumerate(held)]
@@ -215,8 +232,14 @@ def _write_rows(
         **counts,
         "samples_digest": sha256_json(sorted((image.digest, image.label or "") for image in plan.new)),
         "labels_digest": sha256_json(sorted(plan.labels.items())),
+        "masks_digest": sha256_json(sorted((masks | _new_masks(plan)).items())),
     }
     ledger.append(session, at, intake.actor, "intake", payload)
+
+
+def _new_masks(plan: IntakePlan) -> dict[str, str]:
+    addresses = {image.digest: mask_address(image) for image in plan.new}
+    return {digest: address for digest, address in addresses.items() if address is not None}
 
 
 def _write_samples(session: Session, intake: _Intake, batch: int) -> None:
@@ -238,20 +261,24 @@ def _knowledge(session: Session, site: str, images: Sequence[CleanImage]) -> Sit
     subjects: dict[str, Split] = {}
     on_subject = (SubjectRow.site == SampleRow.site) & (SubjectRow.pseudonym == SampleRow.subject)
     for keys in chunks(list({image.digest for image in images})):
-        query = select(SampleRow.digest, SampleRow.subject, SampleRow.label, SubjectRow.split).join(
+        query = select(SampleRow.digest, SampleRow.subject, SampleRow.label, SampleRow.mask, SubjectRow.split).join(
             SubjectRow, on_subject
         )
         for row in session.execute(query.where(SampleRow.site == site, SampleRow.digest.in_(keys))):
-            samples[row.digest] = KnownSample(row.subject, row.label)
+            samples[row.digest] = KnownSample(row.subject, row.label, row.mask)
             subjects[row.subject] = Split(row.split)
     for keys in chunks(list({image.subject for image in images})):
         split_query = select(SubjectRow.pseudonym, SubjectRow.split)
         found = session.execute(split_query.where(SubjectRow.site == site, SubjectRow.pseudonym.in_(keys)))
         subjects.update((pseudonym, Split(split)) for pseudonym, split in found.tuples())
     subject_count = func.count(SampleRow.subject.distinct()).label("subjects")
-    count_query = select(SampleRow.label, SubjectRow.split, subject_count).join(SubjectRow, on_subject)
-    count_query = count_query.where(SampleRow.site == site).group_by(SampleRow.label, SubjectRow.split)
-    counts = {(row.label or UNLABELLED, Split(row.split)): int(row.subjects) for row in session.execute(count_query)}
+    masked = and_(SampleRow.label.is_(None), SampleRow.mask.is_not(None)).label("masked")
+    count_query = select(SampleRow.label, masked, SubjectRow.split, subject_count).join(SubjectRow, on_subject)
+    count_query = count_query.where(SampleRow.site == site).group_by(SampleRow.label, masked, SubjectRow.split)
+    counts = {
+        (stratum(row.label, masked=row.masked), Split(row.split)): int(row.subjects)
+        for row in session.execute(count_query)
+    }
     return SiteKnowledge(samples, subjects, counts)
 
 
@@ -280,6 +307,7 @@ def _samples() -> Select[Any]:
         SampleRow.tags,
         SampleRow.pixel_statistics,
         SampleRow.acquired_at,
+        SampleRow.mask,
     )
     query = query.join(SubjectRow, (SubjectRow.site == SampleRow.site) & (SubjectRow.pseudonym == SampleRow.subject))
     query = query.join(SiteRow, SiteRow.name == SampleRow.site)
@@ -287,8 +315,8 @@ def _samples() -> Select[Any]:
 
 
 def _sample(row: Any) -> Sample:
-    digest, site, subject, label, split, artifact, batch, tags, pixel_statistics, acquired_at = row
-    return Sample(digest, site, subject, label, Split(split), artifact, batch, tags, pixel_statistics, acquired_at)
+    digest, site, subject, label, split, *rest = row
+    return Sample(digest, site, subject, label, Split(split), *rest)
 
 
 def _sample_row(image: CleanImage, artifact: str, batch: int) -> dict[str, Any]:
@@ -298,6 +326,7 @@ def _sample_row(image: CleanImage, artifact: str, batch: int) -> dict[str, Any]:
         "subject": image.subject,
         "label": image.label,
         "artifact": artifact,
+        "mask": mask_address(image),
         "batch": batch,
         "width": image.width,
         "height": image.height,

@@ -24,6 +24,8 @@ MOST_PLACES_DRAWN = 200_000
 
 UNLABELLED = ""
 """Stands for the label of samples that have none: they are spread evenly, too."""
+MASKED = "\x00mask"
+"""Stands for the label of samples that have a mask instead; no label can be spelt so."""
 
 LabelSplitCounts = Mapping[tuple[str, Split], int]
 """Number of subjects per label and split; one with several labels counts under each."""
@@ -31,7 +33,7 @@ LabelSplitCounts = Mapping[tuple[str, Split], int]
 
 @dataclass(frozen=True, slots=True)
 class NewSubject:
-    """A subject that has no split yet. `labels` counts its samples per label, unlabelled ones under ``""``.
+    """A subject that has no split yet. `labels` counts its samples per label, or what stands for one (`stratum`).
 
     `demanded` is the split the manifest asks for; None lets the assignment choose. `mark` names the subject by its
     images, so that the same images get the same splits under every pseudonym key; empty falls back on the pseudonym.
@@ -41,6 +43,11 @@ class NewSubject:
     labels: Mapping[str, int]
     demanded: Split | None = None
     mark: str = ""
+
+
+def stratum(label: str | None, *, masked: bool) -> str:
+    """What a sample is evened out with: its label; without one, `MASKED` if it has a mask, else `UNLABELLED`."""
+    return label or (MASKED if masked else UNLABELLED)
 
 
 def assign_splits(subjects: Sequence[NewSubject], stored: LabelSplitCounts) -> dict[str, Split]:

@@ -113,12 +113,25 @@ class SampleRow(Base):
     subject: Mapped[str]
     label: Mapped[str | None]
     artifact: Mapped[str] = mapped_column(String(64))
+    mask: Mapped[str | None] = mapped_column(String(64))
     batch: Mapped[int] = mapped_column(ForeignKey("batches.number"), index=True)
     width: Mapped[int]
     height: Mapped[int]
     tags: Mapped[dict[str, Any]]
     pixel_statistics: Mapped[dict[str, Any]]
     acquired_at: Mapped[datetime | None]
+
+
+class ReplacedMaskRow(Base):
+    """A mask that a sample had until `batch` brought another one."""
+
+    __tablename__ = "replaced_masks"
+    __table_args__ = (ForeignKeyConstraint(["site", "digest"], ["samples.site", "samples.digest"]),)
+
+    site: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    mask: Mapped[str] = mapped_column(String(64), primary_key=True)
+    batch: Mapped[int] = mapped_column(ForeignKey("batches.number"))
 
 
 class QuarantineRow(Base):

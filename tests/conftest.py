@@ -1,4 +1,4 @@
-"""A tiny real backbone and a stream of two sites, shared by the learning room's tests and the conformance suite.
+"""A tiny real backbone and a stream of two sites for the learning room and the conformance suite; real images.
 
 Torch and its libraries load inside the fixtures: the other rooms' tests do not pay for them.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,16 +21,19 @@ import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
 
-from continual.domain.samples import Sample, Split
+from continual.domain.samples import IGNORED, Sample, Split
 
 if TYPE_CHECKING:
     from continual.learning import (
         ActivationCache,
         AdaptedNetwork,
         BackboneWeights,
+        DenseScore,
         Importance,
         LoraShape,
+        SegmentingNetwork,
         SiteScore,
+        TileCache,
         TrainingOptions,
         UpdateRequest,
     )
@@ -63,6 +66,19 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if report.skipped and excuse.startswith("no real") and os.environ.get("CONTINUAL_CI") and SHARED.is_dir():
         report.outcome, report.longrepr = "failed", f"{item.nodeid} was skipped in CI: {excuse}"
     return report
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Callable[[str], Path]:
+    """A folder of real images under CONTINUAL_TEST_DATA; skips where it is absent."""
+
+    def folder(name: str) -> Path:
+        root = Path(os.environ.get("CONTINUAL_TEST_DATA") or SHARED / "data")
+        if not (root / name).is_dir():
+            pytest.skip(f"no real images: the folder {name!r} is not under CONTINUAL_TEST_DATA")
+        return root / name
+
+    return folder
 
 
 def draw_image(site: str, label: str, random: np.random.Generator) -> NDArray[np.uint8]:
@@ -229,3 +245,151 @@ def champion(toy: ToyBench) -> Champion:
     memory = tuple(sample for sample in north if sample.digest in kept)
     importance = importance_of(network, toy.cache, memory, lambda _n: None)
     return Champion(toy, write_adapter(network, importance, toy.record(network)), memory, importance)
+
+
+TILE_PX = 32
+DENSE_CLASSES = ("lesion",)
+
+
+def draw_scene(site: str, random: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Two bright bands on a dim ground in the site's colours, and their mask; a frame of four pixels is ignored."""
+    rows, columns = np.mgrid[:SIDE_PX, :SIDE_PX]
+    inside = np.zeros((SIDE_PX, SIDE_PX), dtype=bool)
+    for along in (rows, columns):
+        first = random.integers(6, SIDE_PX - 18)
+        inside |= (along >= first) & (along < first + random.integers(6, 12))
+    colours = np.where(inside[:, :, None], np.array(LEVELS[site]["bright"]), np.array(LEVELS[site]["dim"]))
+    pixels = np.clip(colours + random.normal(scale=8, size=(SIDE_PX, SIDE_PX, 1)), 0, 255).astype(np.uint8)
+    mask = inside.astype(np.uint8)
+    mask[:4], mask[-4:], mask[:, :4], mask[:, -4:] = IGNORED, IGNORED, IGNORED, IGNORED
+    return pixels, mask
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DenseBench:
+    """The toy backbone, two sites' images with masks, and a filled cache of their tiles."""
+
+    weights: BackboneWeights
+    shape: LoraShape
+    cache: TileCache
+    images: Mapping[str, NDArray[np.uint8]]
+    samples: Mapping[tuple[str, Split], tuple[Sample, ...]]
+    options: TrainingOptions
+
+    def pixels(self, sample: Sample) -> NDArray[np.uint8]:
+        return self.images[sample.digest]
+
+    def fresh(self, classes: Sequence[str] = DENSE_CLASSES, seed: int = 0) -> SegmentingNetwork:
+        """An untrained adapter on the backbone."""
+        from continual.learning import SegmentingNetwork, build_network
+
+        return SegmentingNetwork(build_network(self.weights), self.shape, classes, self.cache.grid, seed)
+
+    def empty_cache(self, folder: Path) -> TileCache:
+        """A cache of its own, with nothing in it."""
+        import torch
+
+        from continual.learning import TileCache, build_network
+
+        network = build_network(self.weights)
+        return TileCache(folder, self.cache.key, TILE_PX, network, torch.device("cpu"), self.cache.whole_mask)
+
+    def score(self, network: SegmentingNetwork, site: str) -> DenseScore:
+        """Scores on a site's test split."""
+        from continual.learning import DenseScore, site_outcomes
+
+        score = site_outcomes(network, self.cache, site, self.samples[site, Split.TEST], lambda _n: None)[1]
+        assert isinstance(score, DenseScore)
+        return score
+
+    def learn(self, network: SegmentingNetwork, request: UpdateRequest, **changed: Any) -> SegmentingNetwork:
+        """The network after the update; `changed` overrides training options."""
+        from continual.learning import learn
+
+        learn(network, self.cache, request, replace(self.options, **changed), lambda _n: None)
+        return network
+
+    def record(self, network: SegmentingNetwork) -> dict[str, Any]:
+        """A version's record after one site, with the scores that were measured."""
+        from continual.learning import network_record
+
+        return {
+            "adapter": "lesions",
+            "strategy": "naive",
+            "parent": None,
+            "trained_on": ["north"],
+            "network": network_record(network, self.weights, SIDE_PX),
+            "scores": {"north": asdict(self.score(network, "north"))},
+            "gate": {"accepted": True},
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DenseChampion:
+    """A stored version that segments north: its files, its replay memory and its importance."""
+
+    bench: DenseBench
+    files: Mapping[str, bytes]
+    memory: tuple[Sample, ...]
+    importance: Importance
+
+    def network(self) -> SegmentingNetwork:
+        """A copy of its own, read from the files."""
+        import torch
+
+        from continual.learning import SegmentingNetwork, read_adapter
+
+        network = read_adapter(self.bench.weights, self.files, torch.device("cpu"))
+        assert isinstance(network, SegmentingNetwork)
+        return network
+
+    def request(self, strategy: str) -> UpdateRequest:
+        """Learn south, with everything that the past has to offer."""
+        from continual.learning import UpdateRequest
+
+        north, south = (self.bench.samples[site, Split.TRAIN] for site in ("north", "south"))
+        return UpdateRequest(strategy, south, self.memory, north, self.importance, DENSE_CLASSES)
+
+
+@pytest.fixture(scope="session")
+def dense(tmp_path_factory: pytest.TempPathFactory, toy: ToyBench) -> DenseBench:
+    import torch
+
+    from continual.learning import TileCache, TrainingOptions, build_network
+
+    images: dict[str, NDArray[np.uint8]] = {}
+    masks: dict[str, NDArray[np.uint8]] = {}
+    samples: dict[tuple[str, Split], tuple[Sample, ...]] = {}
+    random = np.random.default_rng(5)
+    for site in LEVELS:
+        for split, count in ((Split.TRAIN, 12), (Split.TEST, 6)):
+            group = []
+            for number in range(count):
+                pixels, mask = draw_scene(site, random)
+                digest, address = (hashlib.sha256(values.tobytes()).hexdigest() for values in (pixels, mask))
+                images[digest], masks[address] = pixels, mask
+                group.append(Sample(digest, site, f"{site}-{split}-{number}", None, split, digest, 1, mask=address))
+            samples[site, split] = tuple(group)
+    cache = TileCache(
+        tmp_path_factory.mktemp("tiles"),
+        toy.cache.key,
+        TILE_PX,
+        build_network(toy.weights),
+        torch.device("cpu"),
+        lambda sample: masks[str(sample.mask)],
+    )
+    options = TrainingOptions(steps=40, batch_size=8, lora_rate=3e-3, head_rate=1e-2, views=2, seed=1)
+    bench = DenseBench(toy.weights, toy.shape, cache, images, samples, options)
+    cache.fill([s for group in samples.values() for s in group], options.views, bench.pixels, lambda _n: None)
+    return bench
+
+
+@pytest.fixture(scope="session")
+def dense_champion(dense: DenseBench) -> DenseChampion:
+    from continual.learning import UpdateRequest, importance_of, write_adapter
+
+    north = dense.samples["north", Split.TRAIN]
+    network = dense.learn(dense.fresh(), UpdateRequest("naive", north))
+    memory = north[:4]
+    importance = importance_of(network, dense.cache, memory, lambda _n: None)
+    return DenseChampion(dense, write_adapter(network, importance, dense.record(network)), memory, importance)

@@ -11,6 +11,13 @@ LORA, CLOSED_FORM = "lora", "closed_form"
 """Kinds of version: LoRA weights on a backbone, or a closed form on its frozen features."""
 
 
+class Task(StrEnum):
+    """What an adapter's versions answer about an image: one class for all of it, or one class for every pixel."""
+
+    CLASSIFICATION = "classification"
+    SEGMENTATION = "segmentation"
+
+
 class AdapterState(StrEnum):
     """A version starts as candidate; the gate makes it accepted or rejected, once."""
 
@@ -23,13 +30,17 @@ class AdapterState(StrEnum):
 class SiteOutcomes:
     """What a model said on one site's frozen test split, sample by sample, in one fixed order.
 
-    `subjects`, `labels` and `predicted` have equal length; labels and predictions are class names.
+    In classification `subjects`, `labels` and `predicted` have equal length; labels and predictions are class names.
+    In segmentation `labels` and `predicted` are empty, and `scores` holds each sample's metric in [0, 1] (Dice).
     """
 
     site: str
     subjects: tuple[str, ...]
-    labels: tuple[str, ...]
-    predicted: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    predicted: tuple[str, ...] = ()
+    scores: tuple[float, ...] = ()
+    chance: float = 0.0
+    """Beside `scores`: the mean score of the best constant answer on these samples (`metrics.chance_dice`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from continual.domain.adapters import Task
 from continual.domain.errors import SettingsError
+
+FEWEST_LABELLED: Mapping[Task, int] = {Task.CLASSIFICATION: 40, Task.SEGMENTATION: 10}
+"""Fewest labelled training samples that an update needs where nobody says: a mask is a label for every pixel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ class ChangePlan:
     """Performance below the reference by more than this is harm."""
     quarantine_limit: float = 0.20
     """A larger share of quarantined images is a `data_fault`."""
-    minimum_labelled: int = 40
+    minimum_labelled: int = FEWEST_LABELLED[Task.CLASSIFICATION]
     """Fewer labelled training samples than this cannot carry an update."""
     new_classes: bool = False
     """Whether a label that the adapter never saw grows its head; otherwise it is held back as a likely error."""

@@ -1,18 +1,29 @@
-"""Classification and continual-learning metrics on plain arrays; a higher value is better, everywhere.
+"""Classification, segmentation and continual-learning metrics on plain arrays; higher is better, everywhere.
 
 R[i][j] is the metric of row i (the model in service after experience i) on site j; sites stand in stream order.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 
+from continual.domain.adapters import Task
+from continual.domain.samples import IGNORED
+
 BALANCED_ACCURACY = "balanced_accuracy"
+DICE = "dice"
+METRICS: Mapping[Task, str] = {Task.CLASSIFICATION: BALANCED_ACCURACY, Task.SEGMENTATION: DICE}
+"""What the versions of each task are judged by."""
 
 Matrix = Float[np.ndarray, "row site"]
+
+
+def task_of(metric: str) -> Task:
+    """The task whose versions are judged by this metric; classification for one that is not in `METRICS`."""
+    return next((task for task, name in METRICS.items() if name == metric), Task.CLASSIFICATION)
 
 
 def recall_per_class(labels: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
@@ -36,6 +47,34 @@ def balanced_accuracy(labels: Sequence[str], predicted: Sequence[str]) -> float:
 def chance_level(labels: Sequence[str]) -> float:
     """Balanced accuracy that a constant guess reaches: one over the number of classes present."""
     return 1.0 / len(set(labels))
+
+
+def dice(mask: UInt8[np.ndarray, "height width"], predicted: UInt8[np.ndarray, "height width"], classes: int) -> float:
+    """Mean over classes of 2|A and B| / (|A| + |B|), in [0, 1] (Dice 1945; Zijdenbos et al. 1994).
+
+    Over those of the classes 1 to `classes` that the mask or the prediction holds, inside the field of view alone (mask
+    other than `IGNORED`); the background, 0, is none of them. 1.0 when nothing is there and nothing was said. Raises
+    ValueError on unequal shapes.
+    """
+    if mask.shape != predicted.shape:
+        raise ValueError(f"a mask of shape {mask.shape} against a prediction of shape {predicted.shape}; resample one")
+    inside = mask != IGNORED
+    true, guess = mask[inside], predicted[inside]
+    there, said = (np.bincount(values, minlength=IGNORED + 1)[1 : classes + 1] for values in (true, guess))
+    agreed = np.bincount(true[true == guess], minlength=IGNORED + 1)[1 : classes + 1]
+    met = there + said > 0
+    return float(np.mean(2 * agreed[met] / (there + said)[met])) if met.any() else 1.0
+
+
+def chance_dice(masks: Iterable[UInt8[np.ndarray, "height width"]], classes: int) -> float:
+    """Largest mean Dice that one constant answer, the same class for every pixel, reaches on the masks, in [0, 1].
+
+    The background's answer counts, too: it is right where a mask holds nothing else. Raises ValueError on no masks.
+    """
+    scores = [[dice(mask, np.full_like(mask, answer), classes) for answer in range(classes + 1)] for mask in masks]
+    if not scores:
+        raise ValueError("Dice of 0 masks is undefined; pass at least 1")
+    return float(np.mean(scores, axis=0).max())
 
 
 def expected_calibration_error(

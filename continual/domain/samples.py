@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from continual.domain.adapters import Task
+
 PSEUDONYM_CHARACTERS = 16
+IGNORED = 255
+"""Class number of a mask's pixels outside the field of view: nobody learns from them, nobody is scored on them."""
+MOST_MASK_CLASSES = 254
+"""Largest class number of a mask; 0 is the background."""
 
 
 class Split(StrEnum):
@@ -29,7 +35,9 @@ class CleanImage:
 
     `png` is a lossless 8-bit PNG without metadata; `digest` names its pixels (`sha256_pixels`), so one picture under
     two file names has one digest. `tags` holds acquisition tags only (manufacturer, kVp, spacing), strings or numbers;
-    `pixel_statistics` holds finite numbers in the units of `continual.imaging.pixel_statistics`.
+    `pixel_statistics` holds finite numbers in the units of `continual.imaging.pixel_statistics`. `mask_png` is a mask
+    of the same height and width: an 8-bit single-channel PNG without metadata that holds class numbers, 0 for the
+    background and `IGNORED` outside the field of view.
     """
 
     digest: str
@@ -44,6 +52,7 @@ class CleanImage:
     acquired_at: datetime | None = None
     split: Split | None = None
     """A split the manifest demands; None lets the registry assign one."""
+    mask_png: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +60,8 @@ class Sample:
     """One stored image with its site, subject, acquisition and, perhaps later, label.
 
     `subject` is a pseudonym, scoped by site: the same name in two sites is two people. `artifact` is the SHA-256
-    address of the stored PNG. `batch` numbers the intake that brought it.
+    address of the stored PNG, `mask` that of the stored mask, if one has come. `batch` numbers the intake that brought
+    the image.
     """
 
     digest: str
@@ -64,6 +74,11 @@ class Sample:
     tags: Mapping[str, str | float] = field(default_factory=dict)
     pixel_statistics: Mapping[str, float] = field(default_factory=dict)
     acquired_at: datetime | None = None
+    mask: str | None = None
+
+    def labelled_for(self, task: Task) -> bool:
+        """Whether it can be learnt from: a label for classification, a mask for segmentation."""
+        return (self.mask if task is Task.SEGMENTATION else self.label) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +96,10 @@ class QuarantineEntry:
 
 @dataclass(frozen=True, slots=True)
 class IntakeSummary:
-    """What one intake did to one site; `new + duplicates + quarantined` is what was offered."""
+    """What one intake did to one site; `new + duplicates + quarantined` is what was offered.
+
+    `relabelled` counts the stored images that got a label or a mask they had not, or another mask.
+    """
 
     site: str
     batch: int | None

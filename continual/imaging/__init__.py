@@ -8,6 +8,7 @@ from continual.imaging.cleaning import clean_images
 from continual.imaging.decoding import DecodedImage, decode_image
 from continual.imaging.folders import list_dicom_folder
 from continual.imaging.manifest import read_manifest
+from continual.imaging.masks import decode_mask, encode_mask
 from continual.imaging.measurements import pixel_statistics
 from continual.imaging.quality import check_quality
 from continual.imaging.simulation import write_simulated_hospitals
@@ -20,6 +21,8 @@ __all__ = [
     "check_quality",
     "clean_images",
     "decode_image",
+    "decode_mask",
+    "encode_mask",
     "list_dicom_folder",
     "pixel_statistics",
     "read_manifest",

@@ -1,15 +1,18 @@
-"""Sources to clean images: read, decode, quality gate, pixel statistics, pseudonym, lossless PNG.
+"""Sources to clean images: read, decode, quality gate, pixel statistics, pseudonym, lossless PNG, mask.
 
 One bad file becomes one quarantine entry and never stops the others. Knows nothing of where clean images are stored.
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from continual.domain.digests import sha256_pixels
 from continual.domain.errors import IntakeError, QualityError, SettingsError, UnreadableImageError
-from continual.domain.samples import CleanImage, QuarantineEntry, pseudonym
+from continual.domain.samples import MOST_MASK_CLASSES, CleanImage, QuarantineEntry, pseudonym
 from continual.imaging.decoding import DecodedImage, decode_image
+from continual.imaging.masks import encode_mask, mask_for
 from continual.imaging.measurements import pixel_statistics
 from continual.imaging.quality import check_quality
 from continual.imaging.sources import ImageSource, file_digest
@@ -18,36 +21,43 @@ MAX_FILE_BYTES = 512 * 1024 * 1024
 """Largest file that is read into memory."""
 
 
-def clean_images(sources: Iterable[ImageSource], key: bytes) -> Iterator[CleanImage | QuarantineEntry]:
+def clean_images(
+    sources: Iterable[ImageSource], key: bytes, mask_classes: int = MOST_MASK_CLASSES
+) -> Iterator[CleanImage | QuarantineEntry]:
     """One clean image or one quarantine entry per source, in order, lazily; `key` is the secret of the pseudonyms.
 
+    An image whose mask cannot be used, or holds a class number above `mask_classes`, is held back with it: with the
+    file put right it comes in as a whole.
     Nothing yielded holds a name, identifier, UID, path or day: `acquired_at` is cut to the month. Raises SettingsError
     on an empty key, at the call.
     """
     if not key:
         raise SettingsError("the pseudonym key is empty; set a secret of at least 1 byte, the same for every intake")
-    return (_clean(source, key) for source in sources)
+    return (_clean(source, key, mask_classes) for source in sources)
 
 
-def _clean(source: ImageSource, key: bytes) -> CleanImage | QuarantineEntry:
+def _clean(source: ImageSource, key: bytes, mask_classes: int) -> CleanImage | QuarantineEntry:
     try:
-        return _standardise(source, decode_image(_read(source)), key)
+        decoded = decode_image(_read(source.path, "file"))
+        return replace(_standardise(source, decoded, key), mask_png=_mask(source, decoded, mask_classes))
     except IntakeError as error:
         return QuarantineEntry(source.site, source.position, file_digest(source.path, source.position), str(error))
 
 
-def _read(source: ImageSource) -> bytes:
+def _read(path: Path, what: str) -> bytes:
     try:
-        size = source.path.stat().st_size
+        size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise UnreadableImageError(
-                f"the file has {size} bytes, at most {MAX_FILE_BYTES} are read; send single frames"
+                f"the {what} has {size} bytes, at most {MAX_FILE_BYTES} are read; send single frames"
             )
-        return source.path.read_bytes()
+        return path.read_bytes()
     except (OSError, ValueError) as error:
         # Without the error's own text: it quotes the path. ValueError: a NUL in the name.
         reason = getattr(error, "strerror", None) or type(error).__name__
-        raise UnreadableImageError(f"the file cannot be read ({reason}); check that it is there and readable") from None
+        raise UnreadableImageError(
+            f"the {what} cannot be read ({reason}); check that it is there and readable"
+        ) from None
 
 
 def _standardise(source: ImageSource, decoded: DecodedImage, key: bytes) -> CleanImage:
@@ -77,6 +87,13 @@ def _standardise(source: ImageSource, decoded: DecodedImage, key: bytes) -> Clea
         acquired_at=_month(source.acquired_at or decoded.acquired_at),
         split=source.split,
     )
+
+
+def _mask(source: ImageSource, decoded: DecodedImage, mask_classes: int) -> bytes | None:
+    if source.mask is None:
+        return None
+    seen = None if source.field_of_view is None else _read(source.field_of_view, "field of view's file")
+    return encode_mask(mask_for(decoded, _read(source.mask, "mask's file"), seen, mask_classes))
 
 
 def _month(moment: datetime | None) -> datetime | None:

@@ -35,6 +35,7 @@ class DecodedImage:
 
     `tags` hold names from an allow-list only. `subject` is the raw DICOM PatientID and `sop_instance_uid` the raw UID:
     the caller pseudonymises or drops them. `acquired_at` is cut to the month (first day, UTC): a full date identifies.
+    `orientation` is the EXIF orientation that the pixels were turned upright from, 1 to 8; 1 is upright already.
     """
 
     pixels: NDArray[np.uint8]
@@ -42,6 +43,7 @@ class DecodedImage:
     subject: str | None = None
     acquired_at: datetime | None = None
     sop_instance_uid: str | None = None
+    orientation: int = 1
 
 
 def decode_image(data: bytes) -> DecodedImage:

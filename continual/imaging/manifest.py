@@ -22,7 +22,8 @@ from continual.imaging.sources import (
 )
 
 COLUMNS = ("path", "site", "label", "subject")
-"""Columns that must be there; `mask`, `acquired_at` and `split` may be, and any other is ignored."""
+"""Columns that must be there, `label` only where there is no `mask`; `field_of_view`, `acquired_at` and `split` may be,
+and any other is ignored."""
 
 
 class _RowError(IntakeError):
@@ -38,7 +39,7 @@ def read_manifest(path: Path, sites: Sequence[str] = (), known_labels: Collectio
     """
     where = f"manifest {path.name!r}"
     header, rows = read_table(path, "manifest")
-    require_columns(header, COLUMNS, where)
+    require_columns(header, [name for name in COLUMNS if name != "label" or "mask" not in header], where)
     named = [check_site_name(row["site"], f"{where} row {at}") for at, row in enumerate(rows, start=1)]
     chosen = choose_sites(named, sites, where)
     sources: list[ImageSource] = []
@@ -66,19 +67,26 @@ def _source(row: Mapping[str, str], position: int, folder: Path, known_labels: C
         raise _RowError("the file is missing; put it where the manifest says, relative to the manifest's folder")
     if not row["subject"]:
         raise _RowError("the row names no subject; fill in the column 'subject', the unit of every split")
-    mask = folder / row["mask"] if row.get("mask") else None
-    if mask is not None and not _is_file(mask):
-        raise _RowError("the mask's file is missing; put it where the manifest says, or leave the cell blank")
     return ImageSource(
         position=position,
         path=folder / row["path"],
         site=row["site"],
         subject=row["subject"],
-        label=_label(row["label"], known_labels),
-        mask=mask,
+        label=_label(row.get("label", ""), known_labels),
+        mask=_beside(row.get("mask", ""), folder, "mask"),
+        field_of_view=_beside(row.get("field_of_view", ""), folder, "field of view"),
         acquired_at=_moment(row.get("acquired_at", "")),
         split=_split(row.get("split", "")),
     )
+
+
+def _beside(text: str, folder: Path, what: str) -> Path | None:
+    """The file that a row names for what belongs to its image; None for a blank cell."""
+    if not text:
+        return None
+    if not _is_file(folder / text):
+        raise _RowError(f"the {what}'s file is missing; put it where the manifest says, or leave the cell blank")
+    return folder / text
 
 
 def _is_file(path: Path) -> bool:

@@ -23,7 +23,8 @@ class ImageSource:
     """One file to read. `position` is its row in the manifest or its place in name order, from 1.
 
     `subject` is the name the hospital uses (None: take the DICOM PatientID); it never leaves this room. `acquired_at`
-    is aware; `mask` is carried for segmentation tasks and not read yet. `label` None means not labelled yet.
+    is aware. `label` None means not labelled yet. `mask` holds a class number for every pixel and `field_of_view` says
+    which of them count (other than 0); it is read beside a mask only.
     """
 
     position: int
@@ -32,6 +33,7 @@ class ImageSource:
     subject: str | None
     label: str | None
     mask: Path | None = None
+    field_of_view: Path | None = None
     acquired_at: datetime | None = None
     split: Split | None = None
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         forget_training_state,
         forget_training_states,
     )
-    from continual.learning.calibration import calibrate, fit_temperature
+    from continual.learning.calibration import calibrate
     from continual.learning.closed_form import CLOSED_FORMS, ClosedForm, Readout, softmax, targets_of
     from continual.learning.closed_form_network import ClosedFormNetwork
     from continual.learning.closed_form_versions import (
@@ -31,12 +31,13 @@ if TYPE_CHECKING:
     from continual.learning.evaluation import SiteScore, probabilities, site_outcomes
     from continual.learning.interpolation import WeightLine
     from continual.learning.learner import UpdateRequest, importance_of, learn
-    from continual.learning.loop import TrainingOptions
+    from continual.learning.loop import TrainingOptions, training_options
     from continual.learning.memory import POLICIES, Candidates, Capacity, policy_named, select_memory
     from continual.learning.network import (
         WHOLE_BACKBONE,
         AdaptedNetwork,
         LoraShape,
+        TunedNetwork,
         check_image_size,
         first_tuned_block,
         peft_configuration,
@@ -44,7 +45,13 @@ if TYPE_CHECKING:
     from continual.learning.peft_methods import PEFT_METHODS, peft_method, usual_alpha
     from continual.learning.predictor import Predictor, load_predictor
     from continual.learning.pretraining import pretrain_backbone
+    from continual.learning.segmentation.judging import DenseScore
+    from continual.learning.segmentation.mask_predictor import MaskAnswer, MaskPredictor
+    from continual.learning.segmentation.segmenting_network import SegmentingNetwork
+    from continual.learning.segmentation.tile_cache import TileCache
+    from continual.learning.segmentation.tiles import TileGrid, check_tile, choose_tile
     from continual.learning.strategies import REFERENCES, STRATEGIES, Importance, strategy_named, update_strategy
+    from continual.learning.temperature import fit_temperature
     from continual.learning.training_state import Checkpoints
     from continual.learning.version_networks import VersionNetwork, image_scores, read_version, version_record
 
@@ -63,31 +70,40 @@ _HOMES = {
     "Checkpoints": "training_state",
     "ClosedForm": "closed_form",
     "ClosedFormNetwork": "closed_form_network",
+    "DenseScore": "segmentation.judging",
     "Importance": "strategies",
     "LoraShape": "network",
+    "MaskAnswer": "segmentation.mask_predictor",
+    "MaskPredictor": "segmentation.mask_predictor",
     "PEFT_METHODS": "peft_methods",
     "POLICIES": "memory",
     "Predictor": "predictor",
     "REFERENCES": "strategies",
     "Readout": "closed_form",
     "STRATEGIES": "strategies",
+    "SegmentingNetwork": "segmentation.segmenting_network",
     "SiteScore": "evaluation",
+    "TileCache": "segmentation.tile_cache",
+    "TileGrid": "segmentation.tiles",
     "TrainingOptions": "loop",
+    "TunedNetwork": "network",
     "UpdateRequest": "learner",
     "VersionNetwork": "version_networks",
     "WHOLE_BACKBONE": "network",
     "WeightLine": "interpolation",
     "bound_threads": "devices",
-    "calibrate": "calibration",
     "build_network": "backbones",
     "cached_digests": "cached_files",
-    "choose_device": "devices",
+    "calibrate": "calibration",
     "check_image_size": "network",
+    "check_tile": "segmentation.tiles",
+    "choose_device": "devices",
+    "choose_tile": "segmentation.tiles",
     "first_tuned_block": "network",
+    "fit_temperature": "temperature",
     "forget_activations": "cached_files",
     "forget_training_state": "cached_files",
     "forget_training_states": "cached_files",
-    "fit_temperature": "calibration",
     "gpu_peak_bytes": "devices",
     "image_scores": "version_networks",
     "importance_of": "learner",
@@ -112,6 +128,7 @@ _HOMES = {
     "strategy_named": "strategies",
     "targets_of": "closed_form",
     "training_environment": "environment",
+    "training_options": "loop",
     "update_strategy": "strategies",
     "usual_alpha": "peft_methods",
     "version_record": "version_networks",
@@ -136,12 +153,19 @@ __all__ = [
     "Checkpoints",
     "ClosedForm",
     "ClosedFormNetwork",
+    "DenseScore",
     "Importance",
     "LoraShape",
+    "MaskAnswer",
+    "MaskPredictor",
     "Predictor",
     "Readout",
+    "SegmentingNetwork",
     "SiteScore",
+    "TileCache",
+    "TileGrid",
     "TrainingOptions",
+    "TunedNetwork",
     "UpdateRequest",
     "VersionNetwork",
     "WeightLine",
@@ -150,7 +174,9 @@ __all__ = [
     "cached_digests",
     "calibrate",
     "check_image_size",
+    "check_tile",
     "choose_device",
+    "choose_tile",
     "first_tuned_block",
     "fit_temperature",
     "forget_activations",
@@ -180,6 +206,7 @@ __all__ = [
     "strategy_named",
     "targets_of",
     "training_environment",
+    "training_options",
     "update_strategy",
     "usual_alpha",
     "version_record",

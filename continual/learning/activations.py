@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float16, UInt8
 from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
 
 from continual.domain.samples import Sample
 from continual.learning.cached_files import UNFINISHED, file_of
@@ -43,7 +44,8 @@ class ActivationKey:
         return f"{self.backbone_digest[:16]}-{split}-s{self.image_size}"
 
 
-def _write_whole(path: Path, values: np.ndarray) -> None:
+def write_whole(path: Path, values: np.ndarray) -> None:
+    """Write an array's file whole or not at all."""
     # Through memory: numpy writes to a real file itself and says nothing when a full disk cuts it short.
     buffer = io.BytesIO()
     np.save(buffer, values, allow_pickle=False)
@@ -78,7 +80,7 @@ class ActivationCache:
 
     def fill(self, samples: Iterable[Sample], views: int, pixels_of: PixelSource, progress: Progress) -> None:
         """Compute what `missing` names; `progress` is told how many images ended."""
-        for batch in _batches(self.missing(samples, views), BATCH):
+        for batch in batches(self.missing(samples, views), BATCH):
             pixels = [pixels_of(sample) for sample in batch]
             for view in range(views):
                 lacking = [place for place, s in enumerate(batch) if not self._tokens_path(s.digest, view).exists()]
@@ -91,6 +93,10 @@ class ActivationCache:
         stored: Float16[np.ndarray, "token width"] = np.load(self._tokens_path(digest, view), allow_pickle=False)
         return stored
 
+    def inputs(self, digest: str, view: int) -> tuple[Float[Tensor, "token width"]]:
+        """What a network is given of one image's view."""
+        return (torch.from_numpy(self.tokens(digest, view)).float(),)
+
     def features(self, digests: Sequence[str]) -> Float[np.ndarray, "image feature"]:
         """Frozen features of view 0, one row per digest in the order given."""
         return np.stack([np.load(self._features_path(digest), allow_pickle=False) for digest in digests])
@@ -101,9 +107,9 @@ class ActivationCache:
         if view == 0:
             features = finish_features(self._network, tokens, self.key.blocks).cpu().numpy()
             for sample, row in zip(batch, features, strict=True):
-                _write_whole(self._features_path(sample.digest), row)
+                write_whole(self._features_path(sample.digest), row)
         for sample, row in zip(batch, tokens.half().cpu().numpy(), strict=True):
-            _write_whole(self._tokens_path(sample.digest, view), row)
+            write_whole(self._tokens_path(sample.digest, view), row)
 
     def _tokens_path(self, digest: str, view: int) -> Path:
         return self._folder / file_of(digest, f"v{view}")
@@ -112,6 +118,7 @@ class ActivationCache:
         return self._folder / file_of(digest, "features")
 
 
-def _batches(samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:
+def batches(samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:
+    """The samples in order, at most `size` at a time."""
     for start in range(0, len(samples), size):
         yield samples[start : start + size]

@@ -16,12 +16,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from continual.domain.adapters import Task
 from continual.domain.errors import AdapterMismatchError, LearningError
 from continual.learning.backbones import BackboneWeights, build_network
-from continual.learning.calibration import COLDEST, HOTTEST
 from continual.learning.model_card import model_card
-from continual.learning.network import WHOLE_BACKBONE, AdaptedNetwork, LoraShape, embed_prefix
+from continual.learning.network import WHOLE_BACKBONE, AdaptedNetwork, LoraShape, TunedNetwork
 from continual.learning.peft_methods import PEFT_METHODS, described
+from continual.learning.segmentation.judging import BIASES
+from continual.learning.segmentation.segmenting_network import SegmentingNetwork
+from continual.learning.segmentation.tiles import TileGrid
+from continual.learning.temperature import COLDEST, HOTTEST
 from continual.learning.views import standardise
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -34,12 +38,13 @@ CARD = "README.md"
 
 GOLDEN_IMAGES = 4
 GOLDEN_SIDE_PX = 64
+GOLDEN_STRIDE = 8
 GOLDEN_TOLERANCE = 5e-3
 """Largest difference of class scores that rounding on another machine explains."""
 
 
 def write_adapter(
-    network: AdaptedNetwork, importance: Mapping[str, Tensor], record: Mapping[str, Any]
+    network: TunedNetwork, importance: Mapping[str, Tensor], record: Mapping[str, Any]
 ) -> dict[str, bytes]:
     """The version's folder, file name to bytes; `record` must hold what `network_record` gives, under "network"."""
     configuration = network.peft.peft_config["default"].to_dict()
@@ -51,14 +56,14 @@ def write_adapter(
         ADAPTER_CONFIGURATION: json.dumps(configuration, indent=2, sort_keys=True, default=_plain).encode(),
         HEAD_WEIGHTS: save(_on_cpu(network.head.state_dict())),
         IMPORTANCE: save(_on_cpu(importance)),
-        GOLDEN_OUTPUTS: save({"scores": golden_scores(network, record["network"]["image_size"]).cpu()}),
+        GOLDEN_OUTPUTS: save({"scores": golden_scores(network, record["network"]["image_size"]).cpu().contiguous()}),
         RECORD: json.dumps(record, indent=2, sort_keys=True, allow_nan=False).encode(),
         CARD: model_card(record).encode(),
     }
 
 
-def network_record(network: AdaptedNetwork, weights: BackboneWeights, image_size: int) -> dict[str, Any]:
-    """What loading needs to rebuild the network: plain JSON.
+def network_record(network: TunedNetwork, weights: BackboneWeights, image_size: int) -> dict[str, Any]:
+    """What loading needs to rebuild the network: plain JSON. A record that names no task classifies.
 
     Raises LearningError for a network whose backbone itself was tuned: it is no adapter on the weights that it names.
     """
@@ -67,7 +72,9 @@ def network_record(network: AdaptedNetwork, weights: BackboneWeights, image_size
             "a network whose whole backbone was tuned cannot become a version: versions are adapters on frozen "
             f"weights, here {weights.digest[:12]}; learn with a PEFT method instead"
         )
+    dense = isinstance(network, SegmentingNetwork)
     return {
+        "task": (Task.SEGMENTATION if dense else Task.CLASSIFICATION).value,
         "backbone": weights.name,
         "backbone_digest": weights.digest,
         "image_size": image_size,
@@ -80,27 +87,38 @@ def network_record(network: AdaptedNetwork, weights: BackboneWeights, image_size
         "temperature": network.temperature,
         "trainable_parameters": sum(weight.numel() for weight in network.trainable().values()),
         "trainable_share": network.trainable_share(),
+        **({"tile": network.grid.tile, "foreground_bias": network.foreground_bias} if dense else {}),
     }
 
 
-def read_adapter(weights: BackboneWeights, files: Mapping[str, bytes], device: torch.device) -> AdaptedNetwork:
+def read_adapter(weights: BackboneWeights, files: Mapping[str, bytes], device: torch.device) -> TunedNetwork:
     """The network of a stored version, proved alive.
 
     A version from before there were temperatures reads as 1, one from before there were methods as LoRA. Raises
     AdapterMismatchError when the backbone is another, a file is missing, the method is not known, weights do not fit,
-    the temperature is out of bounds, or golden outputs differ.
+    temperature or foreground bias are out of bounds, or golden outputs differ.
     """
     absent = {ADAPTER_WEIGHTS, HEAD_WEIGHTS, GOLDEN_OUTPUTS, RECORD} - set(files)
     if absent:
         raise AdapterMismatchError(f"the version lacks {sorted(absent)}; restore its folder from the artifact store")
     shape = json.loads(files[RECORD])["network"]
     check_backbone(weights, shape)
-    lora = LoraShape(shape["lora_rank"], shape["lora_alpha"], shape["lora_blocks"], _method(shape))
-    network = AdaptedNetwork(build_network(weights), lora, shape["classes"])
+    network = _untrained(weights, shape)
     network.temperature = stored_temperature(shape)
     _load_weights(network, files)
     network.to(device).eval()
     check_golden(golden_scores(network, shape["image_size"]), load(files[GOLDEN_OUTPUTS])["scores"])
+    return network
+
+
+def _untrained(weights: BackboneWeights, shape: Mapping[str, Any]) -> TunedNetwork:
+    """The network that a record describes, before the version's weights are put into it."""
+    vision = build_network(weights)
+    lora = LoraShape(shape["lora_rank"], shape["lora_alpha"], shape["lora_blocks"], _method(shape))
+    if shape.get("task") != Task.SEGMENTATION:
+        return AdaptedNetwork(vision, lora, shape["classes"])
+    network = SegmentingNetwork(vision, lora, shape["classes"], TileGrid(shape["image_size"], shape["tile"]))
+    network.foreground_bias = _bias(shape)
     return network
 
 
@@ -110,13 +128,16 @@ def read_importance(files: Mapping[str, bytes], device: torch.device) -> dict[st
 
 
 @torch.inference_mode()
-def golden_scores(network: AdaptedNetwork, image_size: int) -> Float[Tensor, "image klass"]:
-    """Class scores on fixed synthetic images, through the whole path from pixels to head."""
+def golden_scores(network: TunedNetwork, image_size: int) -> Float[Tensor, "image klass *position"]:
+    """Class scores on fixed synthetic images, through the whole path from pixels to head.
+
+    Of dense scores every eighth pixel of every eighth row, on images of one tile: a few kilobytes prove as much.
+    """
     network.eval()
     device = next(network.parameters()).device
-    images = golden_images(image_size).to(device)
-    scores: Tensor = network(embed_prefix(network.vision, images, network.split))
-    return scores
+    side = network.grid.tile if isinstance(network, SegmentingNetwork) else image_size
+    scores: Tensor = network.from_images(golden_images(side).to(device))
+    return scores[..., ::GOLDEN_STRIDE, ::GOLDEN_STRIDE] if scores.ndim > 2 else scores
 
 
 def golden_images(image_size: int) -> Float[Tensor, "image 3 side side"]:
@@ -158,7 +179,17 @@ def stored_temperature(shape: Mapping[str, Any]) -> float:
     return float(found)
 
 
-def _load_weights(network: AdaptedNetwork, files: Mapping[str, bytes]) -> None:
+def _bias(shape: Mapping[str, Any]) -> float:
+    found = shape.get("foreground_bias")
+    if not isinstance(found, int | float) or not BIASES[0] <= found <= BIASES[-1]:
+        raise AdapterMismatchError(
+            f"the version's foreground's bias is {found!r}, must lie between {BIASES[0]} and {BIASES[-1]}; "
+            f"restore its {RECORD}"
+        )
+    return float(found)
+
+
+def _load_weights(network: TunedNetwork, files: Mapping[str, bytes]) -> None:
     try:
         outcome = set_peft_model_state_dict(network.peft, load(files[ADAPTER_WEIGHTS]))
         network.head.load_state_dict(load(files[HEAD_WEIGHTS]))
@@ -175,7 +206,9 @@ def _load_weights(network: AdaptedNetwork, files: Mapping[str, bytes]) -> None:
         )
 
 
-def check_golden(found: Float[Tensor, "image klass"], expected: Float[Tensor, "image klass"]) -> None:
+def check_golden(
+    found: Float[Tensor, "image klass *position"], expected: Float[Tensor, "image klass *position"]
+) -> None:
     """Raise AdapterMismatchError when recomputed golden outputs are further from the stored than rounding explains."""
     worst = float((found.cpu() - expected).abs().max())
     if not worst <= GOLDEN_TOLERANCE:

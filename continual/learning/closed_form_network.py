@@ -12,9 +12,9 @@ from jaxtyping import Float
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from continual.learning.activations import ActivationCache
 from continual.learning.closed_form import Features, Readout, Scores
 from continual.learning.network import embed_prefix, finish_features
+from continual.learning.segmentation.tile_cache import Cache
 
 
 @final
@@ -37,7 +37,7 @@ class ClosedFormNetwork:
         device: torch.device = next(self.vision.parameters()).device
         return device
 
-    def cached_scores(self, cache: ActivationCache, digests: Sequence[str], progress: Callable[[int], None]) -> Scores:
+    def cached_scores(self, cache: Cache, digests: Sequence[str], progress: Callable[[int], None]) -> Scores:
         """Class scores of cached images, rows in the order given; `progress` is told how many."""
         if not digests:
             return np.empty((0, len(self.classes)))

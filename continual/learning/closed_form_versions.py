@@ -14,6 +14,7 @@ from safetensors.numpy import load, save
 
 from continual.domain.adapters import CLOSED_FORM
 from continual.domain.errors import AdapterMismatchError
+from continual.domain.metrics import BALANCED_ACCURACY
 from continual.learning.adapter_files import (
     CARD,
     GOLDEN_OUTPUTS,
@@ -139,7 +140,7 @@ Closed form `{network["method"]}`{solved}, on the frozen features (class token a
 
 | site (frozen test split) | balanced accuracy | calibration error | samples |
 |---|---|---|---|
-{score_rows(record)}
+{score_rows(record, BALANCED_ACCURACY)}
 
 For research and local evaluation. Not a medical device; clinical use needs the site's own acceptance.
 """

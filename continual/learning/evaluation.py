@@ -10,10 +10,12 @@ from jaxtyping import Float
 from continual.domain.adapters import SiteOutcomes
 from continual.domain.metrics import balanced_accuracy, expected_calibration_error
 from continual.domain.samples import Sample
-from continual.learning.activations import ActivationCache
 from continual.learning.closed_form_network import ClosedFormNetwork
 from continual.learning.devices import mixed_precision
-from continual.learning.network import AdaptedNetwork
+from continual.learning.network import TunedNetwork
+from continual.learning.segmentation.judging import DenseScore, dense_outcomes, mean_probabilities
+from continual.learning.segmentation.segmenting_network import SegmentingNetwork
+from continual.learning.segmentation.tile_cache import Cache, TileCache
 
 EVALUATION_BATCH = 32
 
@@ -27,11 +29,16 @@ class SiteScore:
     calibration_error: float
     samples: int
 
+    @property
+    def value(self) -> float:
+        """The metric that versions are compared by."""
+        return self.balanced_accuracy
+
 
 @torch.inference_mode()
 def class_scores(
-    network: AdaptedNetwork | ClosedFormNetwork,
-    cache: ActivationCache,
+    network: TunedNetwork | ClosedFormNetwork,
+    cache: Cache,
     digests: Sequence[str],
     progress: Callable[[int], None],
 ) -> Float[np.ndarray, "image klass"]:
@@ -52,28 +59,35 @@ def class_scores(
 
 
 def probabilities(
-    network: AdaptedNetwork | ClosedFormNetwork,
-    cache: ActivationCache,
+    network: TunedNetwork | ClosedFormNetwork,
+    cache: Cache,
     digests: Sequence[str],
     progress: Callable[[int], None],
 ) -> Float[np.ndarray, "image klass"]:
-    """Class probabilities of cached images (view 0) at the network's temperature, in the order given, summing to 1."""
+    """Class probabilities of cached images (view 0) at the network's temperature, in the order given, summing to 1.
+
+    A segmenting network's are means over an image's pixels, the background's first.
+    """
+    if isinstance(network, SegmentingNetwork) and isinstance(cache, TileCache):
+        return mean_probabilities(network, cache, digests, progress)
     scores = torch.from_numpy(class_scores(network, cache, digests, progress))
     calibrated: Float[np.ndarray, "image klass"] = network.calibrated(scores).numpy()
     return calibrated
 
 
 def site_outcomes(
-    network: AdaptedNetwork | ClosedFormNetwork,
-    cache: ActivationCache,
+    network: TunedNetwork | ClosedFormNetwork,
+    cache: Cache,
     site: str,
     samples: Sequence[Sample],
     progress: Callable[[int], None],
-) -> tuple[SiteOutcomes, SiteScore]:
+) -> tuple[SiteOutcomes, SiteScore | DenseScore]:
     """The network's outcomes and scores on a site's labelled samples, in the order given.
 
-    Samples without a label are left out. Raises ValueError when none is left.
+    Samples without a label, for masks without a mask, are left out. Raises ValueError when none is left.
     """
+    if isinstance(network, SegmentingNetwork) and isinstance(cache, TileCache):
+        return dense_outcomes(network, cache, site, samples, progress)
     labelled = [sample for sample in samples if sample.label is not None]
     scores = probabilities(network, cache, [sample.digest for sample in labelled], progress)
     labels = tuple(str(sample.label) for sample in labelled)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from continual.learning.network import AdaptedNetwork
+from continual.learning.network import TunedNetwork
 
 
 class WeightLine:
@@ -12,7 +12,7 @@ class WeightLine:
     Made before learning, from the network as it stands: those are the champion's weights.
     """
 
-    def __init__(self, network: AdaptedNetwork) -> None:
+    def __init__(self, network: TunedNetwork) -> None:
         self._network = network
         self._champion = _copy(network)
         self._learnt = self._champion
@@ -28,5 +28,5 @@ class WeightLine:
             weight.copy_(torch.lerp(self._champion[name], self._learnt[name], share))
 
 
-def _copy(network: AdaptedNetwork) -> dict[str, Tensor]:
+def _copy(network: TunedNetwork) -> dict[str, Tensor]:
     return {name: weight.detach().clone() for name, weight in network.trainable().items()}

@@ -13,13 +13,13 @@ from torch import Tensor
 from continual.domain.digests import sha256_json
 from continual.domain.errors import LearningError, StreamError
 from continual.domain.samples import Sample
-from continual.learning.activations import ActivationCache
 from continual.learning.environment import training_environment
 from continual.learning.loop import LoopOrder, TrainingOptions, training_loop
-from continual.learning.network import AdaptedNetwork
-from continual.learning.strategies import Importance, Strategy, StrategyContext, strategy_named
+from continual.learning.network import TunedNetwork
+from continual.learning.segmentation.tile_cache import Cache, TileCache
+from continual.learning.strategies import Importance, StrategyContext, strategy_named
 from continual.learning.strategies.ewc import measure_importance
-from continual.learning.streams import Draw, as_dataset, as_experience, balanced_draws
+from continual.learning.streams import AnyDraw, as_dataset, as_experience, draws_for, examples_of
 from continual.learning.teacher import Teacher, ask_teacher
 from continual.learning.training_state import Checkpoints, StateKeeper, digest_of_tensors
 
@@ -47,13 +47,13 @@ class UpdateRequest:
 class _Plan:
     """The draws of an update: `fresh` from the new experience (or from everything, joint), `replayed` from memory."""
 
-    fresh: tuple[Draw, ...]
-    replayed: tuple[Draw, ...]
+    fresh: Sequence[AnyDraw]
+    replayed: Sequence[AnyDraw]
 
 
 def learn(
-    network: AdaptedNetwork,
-    cache: ActivationCache,
+    network: TunedNetwork,
+    cache: Cache,
     request: UpdateRequest,
     options: TrainingOptions,
     progress: Callable[[int], None],
@@ -75,7 +75,7 @@ def learn(
         )
     keeper = StateKeeper(checkpoints, _decided_by(network, cache, request, options) if checkpoints.path else "")
     torch.manual_seed(options.seed)
-    plan = _draw(network, request, strategy, options)
+    plan = _draw(network, cache, request, options)
     context = StrategyContext(
         memory=_replayed(plan, cache),
         importance=request.importance if strategy.regularises else None,
@@ -99,20 +99,15 @@ def learn(
 
 
 def importance_of(
-    network: AdaptedNetwork, cache: ActivationCache, samples: Sequence[Sample], progress: Callable[[int], None]
+    network: TunedNetwork, cache: Cache, samples: Sequence[Sample], progress: Callable[[int], None]
 ) -> dict[str, Tensor]:
-    """Importance of each trainable weight for the labelled samples (EWC's diagonal Fisher information)."""
-    labelled = [sample for sample in samples if sample.label in network.classes]
-    tokens = [torch.from_numpy(cache.tokens(sample.digest, 0)).float() for sample in labelled]
-    targets = [network.classes.index(str(sample.label)) for sample in labelled]
-    importance = measure_importance(network, tokens, targets)
-    progress(len(labelled))
+    """Importance of each trainable weight for the samples that have an answer (EWC's diagonal Fisher information)."""
+    importance = measure_importance(network, examples_of(cache, samples, network.classes))
+    progress(len(samples))
     return importance
 
 
-def _decided_by(
-    network: AdaptedNetwork, cache: ActivationCache, request: UpdateRequest, options: TrainingOptions
-) -> str:
+def _decided_by(network: TunedNetwork, cache: Cache, request: UpdateRequest, options: TrainingOptions) -> str:
     """Digest of all that decides an update's weights to the last bit, the machine's libraries and threads included."""
     device = next(network.parameters()).device
     samples = {"experience": request.experience, "memory": request.memory, "past": request.past}
@@ -121,32 +116,34 @@ def _decided_by(
             "strategy": request.strategy,
             "options": asdict(options),
             "network": asdict(network.shape) | {"classes": network.classes, "taught": request.taught},
-            "activations": asdict(cache.key),
+            # A tile is what tells masks from labels, too: 0 for whole images.
+            "activations": asdict(cache.key) | {"tile": cache.grid.tile if isinstance(cache, TileCache) else 0},
             "start": digest_of_tensors(network.trainable()),
             "importance": digest_of_tensors(request.importance or {}),
-            "samples": {name: [[s.digest, s.site, s.label] for s in group] for name, group in samples.items()},
+            "samples": {name: [[s.digest, s.site, s.label, s.mask] for s in group] for name, group in samples.items()},
             "environment": training_environment(device),
         }
     )
 
 
-def _draw(network: AdaptedNetwork, request: UpdateRequest, strategy: Strategy, options: TrainingOptions) -> _Plan:
+def _draw(network: TunedNetwork, cache: Cache, request: UpdateRequest, options: TrainingOptions) -> _Plan:
+    strategy = strategy_named(request.strategy)
     half = bool(strategy.replays and request.memory)
     samples = [*request.past, *request.experience] if strategy.joint else request.experience
     size = options.batch_size // 2 if half else options.batch_size
-    fresh = balanced_draws(samples, network.classes, options.steps * size, options.views, options.seed)
+    fresh = draws_for(cache, samples, network.classes, options.steps * size, options.views, options.seed)
     if not half:
         return _Plan(fresh, ())
     count = options.steps * (options.batch_size // 2)
-    replayed = balanced_draws(request.memory, network.classes, count, options.views, options.seed + 1)
+    replayed = draws_for(cache, request.memory, network.classes, count, options.views, options.seed + 1)
     return _Plan(fresh, replayed)
 
 
-def _replayed(plan: _Plan, cache: ActivationCache) -> Any | None:
+def _replayed(plan: _Plan, cache: Cache) -> Any | None:
     return as_dataset(plan.replayed, cache, first=len(plan.fresh)) if plan.replayed else None
 
 
-def _teacher(network: AdaptedNetwork, cache: ActivationCache, request: UpdateRequest, plan: _Plan) -> Teacher | None:
+def _teacher(network: TunedNetwork, cache: Cache, request: UpdateRequest, plan: _Plan) -> Teacher | None:
     if not request.taught:
         if request.memory or request.importance:
             raise StreamError(

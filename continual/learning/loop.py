@@ -18,11 +18,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
+from continual.domain.adapters import Task
 from continual.domain.errors import LearningError
 from continual.learning.devices import is_out_of_memory, mixed_precision, release_memory
-from continual.learning.network import PIXELS, AdaptedNetwork
+from continual.learning.network import PIXELS, TunedNetwork
+from continual.learning.segmentation.loss import DiceCrossEntropy
 from continual.learning.strategies.tuning import Tuning, Unfreezing, depth_of
 from continual.learning.training_state import Moving, StateKeeper, TrainingState, capture, restore, restore_chance
+
+DENSE_BATCH = 8
+"""Tiles in a batch: each has thousands of pixels to learn from."""
+DENSE_HEAD_RATE = 3e-3
+"""A decoder starts from nothing and has depth; at a classifier's rate it is still learning when the steps end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +44,10 @@ class TrainingOptions:
     label_smoothing: float = 0.1
     views: int = 4
     patch_share: float = 0.5
-    """Share of patch tokens that a training step looks at, drawn anew for every image and step (Liu et al. 2023)."""
+    """Share of patch tokens that a training step looks at, drawn anew for every image and step (Liu et al. 2023).
+
+    Segmentation looks at all of them: every pixel is asked for.
+    """
     regularisation: float = 1000.0
     """Strength of weight consolidation (EWC's lambda)."""
     distillation: float = 1.0
@@ -47,18 +57,26 @@ class TrainingOptions:
     """Micro-batches that make a step, 1 to `batch_size`: more take less memory, and the same batch is learnt."""
 
 
+def training_options(task: Task, steps: int, seed: int) -> TrainingOptions:
+    """The options that a task is trained with where nobody says otherwise."""
+    if task is Task.SEGMENTATION:
+        return TrainingOptions(steps=steps, seed=seed, batch_size=DENSE_BATCH, head_rate=DENSE_HEAD_RATE)
+    return TrainingOptions(steps=steps, seed=seed)
+
+
 class AdapterTemplate(SupervisedTemplate):  # type: ignore[misc]  # Avalanche ships no types
     """Avalanche's loop with the optimizer left as it was built, and each image seen through a part of its patches.
 
     A batch is learnt in `accumulate` micro-batches, whose gradients add up to the batch's; where one does not fit into
     the device's memory it is halved. Plugins are shown micro-batches between `before_forward` and `after_backward`, the
-    whole batch otherwise; `draws` are the numbers of the whole batch's draws at any time.
+    whole batch otherwise; `draws` and `answers` are the numbers and targets of the whole batch's draws at any time.
     """
 
     patch_share = 1.0
     accumulate = 1
     resumed: TrainingState | None = None
     draws: Tensor
+    answers: Tensor
     say: Callable[[str], None]
 
     def check_model_and_optimizer(self, **kwargs: Any) -> None:
@@ -68,7 +86,8 @@ class AdapterTemplate(SupervisedTemplate):  # type: ignore[misc]  # Avalanche sh
         """Class scores of the current micro-batch, in mixed precision where the device has it."""
         with mixed_precision(self.device):
             tokens = self.model.embedded(self.mb_x)
-            scores: Tensor = self.model(tokens if tokens is self.mb_x else self._thinned(tokens))
+            # Between the number of the draw and the task label stands what else the network is given.
+            scores: Tensor = self.model(tokens if tokens is self.mb_x else self._thinned(tokens), *self.mbatch[3:-1])
         return scores.float()
 
     def training_epoch(self, **kwargs: Any) -> None:
@@ -81,7 +100,7 @@ class AdapterTemplate(SupervisedTemplate):  # type: ignore[misc]  # Avalanche sh
         for self.mbatch in chain([first], batches) if first is not None else ():
             self._unpack_minibatch()
             self._before_training_iteration(**kwargs)
-            self.draws = self.mbatch[2]
+            self.answers, self.draws = self.mbatch[1:3]
             self._learn_batch(self._seen(), **kwargs)
             self._before_update(**kwargs)
             self.optimizer_step()
@@ -109,7 +128,9 @@ class AdapterTemplate(SupervisedTemplate):  # type: ignore[misc]  # Avalanche sh
         self.optimizer.zero_grad()
         size = len(seen[0])
         try:
-            for part in zip(*(values.tensor_split(min(self.accumulate, size)) for values in seen), strict=True):
+            parts = list(zip(*(values.tensor_split(min(self.accumulate, size)) for values in seen), strict=True))
+            self._expect(parts)
+            for part in parts:
                 self.mbatch = list(part)
                 self._add_gradient(len(part[0]) / size, **kwargs)
         except RuntimeError as error:
@@ -117,6 +138,17 @@ class AdapterTemplate(SupervisedTemplate):  # type: ignore[misc]  # Avalanche sh
                 raise
             return False
         return True
+
+    @torch.no_grad()
+    def _expect(self, parts: Sequence[Sequence[Tensor]]) -> None:
+        """Dice is of the whole batch: before its parts are learnt, all of them are looked at once."""
+        if not isinstance(self._criterion, DiceCrossEntropy):
+            return
+        self._criterion.forget()
+        if len(parts) > 1:
+            for part in parts:
+                self.mbatch = list(part)
+                self._criterion.expect(self.forward(), self.mb_y)
 
     def _add_gradient(self, share: float, **kwargs: Any) -> None:
         """The micro-batch's part of the batch's gradient; terms that plugins add count by the same share."""
@@ -139,7 +171,8 @@ class AdapterTemplate(SupervisedTemplate):  # type: ignore[misc]  # Avalanche sh
         if tried == 1:
             raise LearningError(
                 f"one image of {tokens} tokens does not fit into the memory of {self.device}, and a batch of {size} is "
-                "already learnt one by one; free memory there, or release with a smaller --image-size or --lora-blocks"
+                "already learnt one by one; free memory there, or release with a smaller --image-size (masks: --tile) "
+                "or fewer --lora-blocks"
             )
         self.accumulate = min(2 * self.accumulate, size)
         self.say(
@@ -221,7 +254,7 @@ class LoopOrder:
     keeper: StateKeeper
 
 
-def training_loop(network: AdaptedNetwork, order: LoopOrder, plugins: Sequence[SupervisedPlugin]) -> AdapterTemplate:
+def training_loop(network: TunedNetwork, order: LoopOrder, plugins: Sequence[SupervisedPlugin]) -> AdapterTemplate:
     """Avalanche's template, ready to train `network` on one experience, or to go on where an earlier run was cut off.
 
     Weights that the tuning mode opens late or never are left with `requires_grad` off: the caller turns it on again.
@@ -236,14 +269,14 @@ def training_loop(network: AdaptedNetwork, order: LoopOrder, plugins: Sequence[S
     template = AdapterTemplate(
         model=network,
         optimizer=moving.optimizer,
-        criterion=nn.CrossEntropyLoss(label_smoothing=options.label_smoothing),
+        criterion=network.criterion(options.label_smoothing),
         train_mb_size=options.batch_size // 2 if order.half else options.batch_size,
         train_epochs=1,
         device=moving.device,
         plugins=[Unfreezing(weights, openings, options.steps), *plugins, _Course(moving, order)],
         evaluator=_no_evaluator(),
     )
-    template.patch_share = options.patch_share
+    template.patch_share = options.patch_share if network.looks_at_parts else 1.0
     template.accumulate = options.accumulate
     template.say = order.keeper.say
     _go_on(template, moving, order)

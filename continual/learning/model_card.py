@@ -7,6 +7,10 @@ from typing import Any
 def model_card(record: Mapping[str, Any]) -> str:
     """The card as text; every figure in it comes from `record`."""
     network = record["network"]
+    dense = network.get("task") == "segmentation"
+    metric = "dice" if dense else "balanced_accuracy"
+    reads = "a decoder on patch tokens and pixels" if dense else "head on class token and mean patch token"
+    tiles = f", in tiles of {network['tile']} pixels" if dense else ""
     gate = record.get("gate", {})
     tuned_by = network.get("tuned_by") or f"LoRA rank {network['lora_rank']}"
     return f"""---
@@ -17,8 +21,8 @@ tags: [medical-imaging, continual-learning, {network.get("peft_method", "lora")}
 # {record.get("adapter", "adapter")}
 
 {tuned_by} in the last {network["lora_blocks"]} blocks of `{network["backbone"]}`
-(SHA-256 `{network["backbone_digest"]}`), head on class token and mean patch token, images of
-{network["image_size"]} x {network["image_size"]} pixels.
+(SHA-256 `{network["backbone_digest"]}`), {reads}, images of
+{network["image_size"]} x {network["image_size"]} pixels{tiles}.
 
 - Classes: {", ".join(network["classes"])}
 - Learnt, in this order: {", ".join(record.get("trained_on", []))}
@@ -27,17 +31,17 @@ tags: [medical-imaging, continual-learning, {network.get("peft_method", "lora")}
 - Temperature of its probabilities: {network.get("temperature", 1.0):.3f}
 - Gate: {"accepted" if gate.get("accepted") else "not accepted"}
 
-| site (frozen test split) | balanced accuracy | calibration error | samples |
+| site (frozen test split) | {metric.replace("_", " ")} | calibration error | samples |
 |---|---|---|---|
-{score_rows(record)}
+{score_rows(record, metric)}
 
 For research and local evaluation. Not a medical device; clinical use needs the site's own acceptance.
 """
 
 
-def score_rows(record: Mapping[str, Any]) -> str:
-    """The rows of a card's table: per site of the test split, scores and number of samples."""
+def score_rows(record: Mapping[str, Any], metric: str) -> str:
+    """The rows of a card's table: per site of the test split, metric, calibration error and number of samples."""
     return "\n".join(
-        f"| {site} | {values['balanced_accuracy']:.3f} | {values['calibration_error']:.3f} | {values['samples']} |"
+        f"| {site} | {values[metric]:.3f} | {values['calibration_error']:.3f} | {values['samples']} |"
         for site, values in record.get("scores", {}).items()
     )

@@ -4,8 +4,10 @@ It is split at the first tuned block. The part before the split never changes, s
 cached; only the rest runs in training. Knows torch, timm's blocks and PEFT; knows nothing of sites or strategies.
 """
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -104,15 +106,28 @@ def finish_features(
     return features
 
 
-class AdaptedNetwork(nn.Module):
-    """Tokens at the split in, class scores (logits) out. Only the method's own weights and the head have gradients.
+class TunedNetwork(nn.Module, ABC):
+    """What networks of every task share: a frozen backbone, PEFT layers in its last blocks, a head.
 
-    The given network gets LoRA layers in place, drawn from `seed`: build a fresh one for each adapter. `temperature`,
-    above 0, divides the scores wherever probabilities are told; training and golden outputs never see it. With the
-    method `WHOLE_BACKBONE` there are no such layers: the given network's own weights have gradients.
+    Only the method's own weights and the head have gradients.
+
+    The given network gets PEFT layers in place, drawn from `seed` and before the head, which `make_head` makes for a
+    number of score channels: build a fresh one for each adapter. `temperature`, above 0, divides the scores wherever
+    probabilities are told; training and golden outputs never see it. With the method `WHOLE_BACKBONE` there are no such
+    layers: the given network's own weights have gradients.
     """
 
-    def __init__(self, network: VisionTransformer, shape: LoraShape, classes: Sequence[str], seed: int = 0) -> None:
+    looks_at_parts = False
+    """Whether a training step may leave out patches: the scores are then of the image, not of its places."""
+
+    def __init__(
+        self,
+        network: VisionTransformer,
+        shape: LoraShape,
+        classes: Sequence[str],
+        seed: int,
+        make_head: Callable[[int], nn.Module],
+    ) -> None:
         super().__init__()
         self.shape = shape
         self.classes = tuple(classes)
@@ -125,9 +140,7 @@ class AdaptedNetwork(nn.Module):
                 self.backbone = network.requires_grad_(requires_grad=True)
             else:
                 self.peft = get_peft_model(network, peft_configuration(network, shape))
-            self.head = nn.Linear(2 * network.embed_dim, len(self.classes))
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+            self.head = make_head(self.channels(len(self.classes)))
 
     @property
     def vision(self) -> VisionTransformer:
@@ -140,41 +153,35 @@ class AdaptedNetwork(nn.Module):
         """What the cache holds as tokens: they are, unless the patch embedding learns and it holds pixels."""
         return embed_pixels(self.vision, inputs) if self.split == PIXELS and inputs.ndim == 4 else inputs
 
-    def features(self, tokens: Float[Tensor, "image token width"]) -> Float[Tensor, "image feature"]:
-        """Adapted features: class token beside mean patch token after the tuned blocks."""
+    def tuned(self, tokens: Float[Tensor, "image token width"]) -> Float[Tensor, "image token width"]:
+        """Normalised tokens after the tuned blocks, from what the cache holds."""
         tokens = self.embedded(tokens)
         for block in self.vision.blocks[max(self.split, 0) :]:
             tokens = block(tokens)
-        return frozen_features(self.vision, self.vision.norm(tokens))
+        normalised: Tensor = self.vision.norm(tokens)
+        return normalised
 
-    def forward(self, tokens: Float[Tensor, "image token width"]) -> Float[Tensor, "image klass"]:
-        """Class scores before softmax."""
-        scores: Tensor = self.head(self.features(tokens))
-        return scores
+    @abstractmethod
+    def channels(self, classes: int) -> int:
+        """How many scores are given where `classes` classes are told apart."""
 
-    def calibrated(self, scores: Float[Tensor, "image klass"]) -> Float[Tensor, "image klass"]:
-        """Probabilities of class scores at the network's temperature (Guo et al. 2017); classes keep their order."""
-        return (scores / self.temperature).softmax(dim=1)
+    @abstractmethod
+    def criterion(self, label_smoothing: float) -> nn.Module:
+        """The loss of class scores against targets that training makes small."""
 
+    @abstractmethod
+    def from_images(self, images: Float[Tensor, "image 3 side side"]) -> Float[Tensor, "image klass *position"]:
+        """Class scores of standardised images, through the whole path from pixels to head."""
+
+    @abstractmethod
+    def calibrated(self, scores: Float[Tensor, "image klass *position"]) -> Float[Tensor, "image klass *position"]:
+        """Probabilities of class scores, as they are told to whoever asks."""
+
+    @abstractmethod
     def grow_head(self, classes: Sequence[str]) -> None:
-        """Append classes that it does not have yet, in the order given; the old classes' rows stay bit for bit.
+        """Append classes that it does not have yet, in the order given; the old classes' weights stay bit for bit."""
 
-        New rows start at zero, as all did: a new class then scores 0, and as trained scores lie around 0, some old
-        class stays above it until it is learnt.
-        """
-        added = [name for name in dict.fromkeys(classes) if name not in self.classes]
-        if not added:
-            return
-        old = self.head
-        grown = nn.Linear(old.in_features, len(self.classes) + len(added), device=old.weight.device)
-        with torch.no_grad():
-            for part, before in ((grown.weight, old.weight), (grown.bias, old.bias)):
-                part.zero_()
-                part[: len(before)] = before
-        self.head = grown
-        self.classes = (*self.classes, *added)
-
-    def train(self, mode: bool = True) -> "AdaptedNetwork":
+    def train(self, mode: bool = True) -> Self:
         """Only the head ever enters train mode: the backbone's dropout and statistics stay as released."""
         super().train(mode)
         for name, part in self.named_children():
@@ -190,3 +197,62 @@ class AdaptedNetwork(nn.Module):
         """Trainable parameters over the frozen backbone's parameters, in [0, 1]."""
         frozen = sum(weight.numel() for weight in self.parameters() if not weight.requires_grad)
         return sum(weight.numel() for weight in self.trainable().values()) / frozen
+
+    def _unknown(self, classes: Sequence[str]) -> list[str]:
+        return [name for name in dict.fromkeys(classes) if name not in self.classes]
+
+
+class AdaptedNetwork(TunedNetwork):
+    """Classification: tokens at the split in, class scores (logits) out, from a head that starts at zero."""
+
+    looks_at_parts = True
+    head: nn.Linear
+
+    def __init__(self, network: VisionTransformer, shape: LoraShape, classes: Sequence[str], seed: int = 0) -> None:
+        super().__init__(network, shape, classes, seed, lambda count: nn.Linear(2 * network.embed_dim, count))
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def channels(self, classes: int) -> int:
+        """One score for every class."""
+        return classes
+
+    def criterion(self, label_smoothing: float) -> nn.Module:
+        """Cross-entropy with smoothed labels."""
+        return nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+
+    def features(self, tokens: Float[Tensor, "image token width"]) -> Float[Tensor, "image feature"]:
+        """Adapted features: class token beside mean patch token after the tuned blocks."""
+        return frozen_features(self.vision, self.tuned(tokens))
+
+    def forward(self, tokens: Float[Tensor, "image token width"]) -> Float[Tensor, "image klass"]:
+        """Class scores before softmax."""
+        scores: Tensor = self.head(self.features(tokens))
+        return scores
+
+    def from_images(self, images: Float[Tensor, "image 3 side side"]) -> Float[Tensor, "image klass"]:
+        """Class scores of standardised images, through the whole path from pixels to head."""
+        scores: Tensor = self(embed_prefix(self.vision, images, self.split))
+        return scores
+
+    def calibrated(self, scores: Float[Tensor, "image klass"]) -> Float[Tensor, "image klass"]:
+        """Probabilities of class scores at the network's temperature (Guo et al. 2017); classes keep their order."""
+        return (scores / self.temperature).softmax(dim=1)
+
+    def grow_head(self, classes: Sequence[str]) -> None:
+        """Append classes that it does not have yet, in the order given; the old classes' rows stay bit for bit.
+
+        New rows start at zero, as all did: a new class then scores 0, and as trained scores lie around 0, some old
+        class stays above it until it is learnt.
+        """
+        added = self._unknown(classes)
+        if not added:
+            return
+        old = self.head
+        grown = nn.Linear(old.in_features, len(self.classes) + len(added), device=old.weight.device)
+        with torch.no_grad():
+            for part, before in ((grown.weight, old.weight), (grown.bias, old.bias)):
+                part.zero_()
+                part[: len(before)] = before
+        self.head = grown
+        self.classes = (*self.classes, *added)

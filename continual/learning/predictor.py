@@ -1,4 +1,4 @@
-"""Serving one adapter version: pixels in, class probabilities out."""
+"""Serving one adapter version: pixels in, class probabilities or a mask out."""
 
 import json
 from collections.abc import Mapping
@@ -8,8 +8,11 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
+from continual.domain.adapters import Task
 from continual.learning.adapter_files import RECORD
 from continual.learning.backbones import weights_from_bytes
+from continual.learning.segmentation.mask_predictor import MaskPredictor
+from continual.learning.segmentation.segmenting_network import SegmentingNetwork
 from continual.learning.version_networks import VersionNetwork, image_scores, read_version
 from continual.learning.views import standardise
 
@@ -22,6 +25,7 @@ class Predictor:
         self._image_size = image_size
         self.backbone_digest = backbone_digest
         self.classes = network.classes
+        self.task = Task.CLASSIFICATION
 
     @torch.inference_mode()
     def predict(self, pixels: UInt8[np.ndarray, "height width 3"]) -> dict[str, float]:
@@ -31,8 +35,12 @@ class Predictor:
         return {name: float(value) for name, value in zip(self.classes, answer, strict=True)}
 
 
-def load_predictor(backbone: bytes | Path, files: Mapping[str, bytes], device: str = "cpu") -> Predictor:
+def load_predictor(
+    backbone: bytes | Path, files: Mapping[str, bytes], device: str = "cpu"
+) -> Predictor | MaskPredictor:
     """A predictor from backbone weights (safetensors bytes or a path to them) and a version's files.
+
+    It answers with classes or with masks, as the version's record says.
 
     Raises BackboneError or AdapterMismatchError when they do not belong together.
     """
@@ -40,4 +48,6 @@ def load_predictor(backbone: bytes | Path, files: Mapping[str, bytes], device: s
     shape = json.loads(files[RECORD])["network"] if RECORD in files else {}
     weights = weights_from_bytes(data, shape.get("backbone"))
     network = read_version(weights, files, torch.device(device))
+    if isinstance(network, SegmentingNetwork):
+        return MaskPredictor(network, weights.digest)
     return Predictor(network, weights.digest, shape["image_size"])

@@ -4,9 +4,9 @@ Knows Avalanche's dataset classes; knows nothing of networks or of how a draw is
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from torch.utils.data import Dataset
 from continual.domain.errors import StreamError
 from continual.domain.samples import Sample
 from continual.learning.activations import ActivationCache
+from continual.learning.segmentation.draws import TileDataset, TileDraw, tile_draws, tile_examples
+from continual.learning.segmentation.tile_cache import Cache, TileCache
 
 RARE_CLASS_BOOST = 12.0
 """A rare class's sample weighs at most this many times the uniform weight, before weights are scaled to sum to 1."""
@@ -31,6 +33,11 @@ class Draw:
     digest: str
     view: int
     target: int
+
+
+AnyDraw = Draw | TileDraw
+Example = tuple[tuple[Tensor, ...], Tensor]
+"""What a network is given of one image or tile, and its target; without a dimension for the batch."""
 
 
 class DrawnDataset(Dataset[tuple[Tensor, int, int]]):
@@ -50,8 +57,27 @@ class DrawnDataset(Dataset[tuple[Tensor, int, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
         draw = self._draws[index]
-        tokens = torch.from_numpy(self._cache.tokens(draw.digest, draw.view)).float()
+        (tokens,) = self._cache.inputs(draw.digest, draw.view)
         return tokens, draw.target, self._first + index
+
+
+def draws_for(
+    cache: Cache, samples: Sequence[Sample], classes: Sequence[str], count: int, views: int, seed: int
+) -> Sequence[AnyDraw]:
+    """`count` balanced draws, of whole images or of tiles, as the cache's task asks for."""
+    if isinstance(cache, TileCache):
+        return tile_draws(cache, samples, classes, count, views, seed)
+    return balanced_draws(samples, classes, count, views, seed)
+
+
+def examples_of(cache: Cache, samples: Sequence[Sample], classes: Sequence[str]) -> Iterator[Example]:
+    """Every image as it is, or every tile that anything can be learnt from; images without an answer are left out."""
+    if isinstance(cache, TileCache):
+        yield from tile_examples(cache, samples)
+        return
+    for sample in samples:
+        if sample.label in classes:
+            yield cache.inputs(sample.digest, 0), torch.tensor(classes.index(str(sample.label)))
 
 
 def balanced_draws(
@@ -80,13 +106,18 @@ def balanced_draws(
     )
 
 
-def as_dataset(draws: Sequence[Draw], cache: ActivationCache, first: int = 0) -> Any:
+def as_dataset(draws: Sequence[AnyDraw], cache: Cache, first: int = 0) -> Any:
     """The draws, numbered from `first`, as Avalanche's task-aware dataset with task label 0."""
-    dataset = DrawnDataset(draws, cache, first)
+    dataset: TileDataset | DrawnDataset
+    # `draws_for` made the draws for this very cache.
+    if isinstance(cache, TileCache):
+        dataset = TileDataset(cast("Sequence[TileDraw]", draws), cache, first)
+    else:
+        dataset = DrawnDataset(cast("Sequence[Draw]", draws), cache, first)
     return _make_taskaware_classification_dataset(dataset, targets=dataset.targets, task_labels=0)
 
 
-def as_experience(draws: Sequence[Draw], cache: ActivationCache) -> Any:
+def as_experience(draws: Sequence[AnyDraw], cache: Cache) -> Any:
     """One Avalanche training experience that holds the draws."""
     benchmark = with_task_labels(benchmark_from_datasets(train=[as_dataset(draws, cache)]))
     return benchmark.train_stream[0]

@@ -7,15 +7,14 @@ held. Knows networks and cached activations; knows nothing of what the answers a
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from continual.learning.activations import ActivationCache
 from continual.learning.devices import mixed_precision
-from continual.learning.network import AdaptedNetwork
-from continual.learning.streams import Draw
+from continual.learning.network import TunedNetwork
+from continual.learning.segmentation.tile_cache import Cache
+from continual.learning.streams import AnyDraw
 
 TEACHING_BATCH = 32
 
@@ -34,12 +33,12 @@ class Teacher:
 
     @property
     def classes(self) -> int:
-        """How many classes the champion told apart."""
+        """How many scores the champion gave: one for each class that it told apart, and for a background."""
         return self.scores.shape[1]
 
     def said(self, draws: Int[Tensor, "image"]) -> Float[Tensor, "image klass *position"]:
         """What the champion said of the draws with these numbers."""
-        return self.scores[self.rows[draws]]
+        return self.scores[self.rows[draws]].float()
 
     def replayed(self, draws: Int[Tensor, "image"]) -> Bool[Tensor, "image"]:
         """Which of the draws with these numbers come from the memory."""
@@ -48,11 +47,12 @@ class Teacher:
 
 @torch.no_grad()
 def ask_teacher(
-    network: AdaptedNetwork, cache: ActivationCache, fresh: Sequence[Draw], replayed: Sequence[Draw], classes: int
+    network: TunedNetwork, cache: Cache, fresh: Sequence[AnyDraw], replayed: Sequence[AnyDraw], classes: int
 ) -> Teacher:
     """Ask the network, as it stands, once for each distinct image and view; it looks at all patches, in eval mode.
 
-    Only the scores of its first `classes` classes are kept: the champion never heard of the others.
+    Only the scores of its first `classes` classes are kept: the champion never heard of the others. Dense scores are
+    kept in 16 bits.
     """
     network.eval()
     device = next(network.parameters()).device
@@ -60,8 +60,10 @@ def ask_teacher(
     row_of = {key: row for row, key in enumerate(dict.fromkeys(asked))}
     distinct, parts = list(row_of), []
     for start in range(0, len(distinct), TEACHING_BATCH):
-        batch = [cache.tokens(digest, view) for digest, view in distinct[start : start + TEACHING_BATCH]]
+        batch = [cache.inputs(digest, view) for digest, view in distinct[start : start + TEACHING_BATCH]]
         with mixed_precision(device):
-            parts.append(network(torch.from_numpy(np.stack(batch)).float().to(device))[:, :classes].float())
+            said = network(*(torch.stack(part).to(device) for part in zip(*batch, strict=True)))
+        said = said[:, : network.channels(classes)].float()
+        parts.append(said if said.ndim == 2 else said.half())
     rows = torch.tensor([row_of[key] for key in asked], device=device)
     return Teacher(torch.cat(parts), rows, len(fresh))

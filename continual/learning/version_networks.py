@@ -16,9 +16,9 @@ from continual.learning.adapter_files import RECORD, network_record, read_adapte
 from continual.learning.backbones import BackboneWeights
 from continual.learning.closed_form_network import ClosedFormNetwork
 from continual.learning.closed_form_versions import closed_form_record, read_closed_form
-from continual.learning.network import AdaptedNetwork, embed_prefix
+from continual.learning.network import TunedNetwork
 
-VersionNetwork: TypeAlias = AdaptedNetwork | ClosedFormNetwork
+VersionNetwork: TypeAlias = TunedNetwork | ClosedFormNetwork
 
 
 def read_version(weights: BackboneWeights, files: Mapping[str, bytes], device: torch.device) -> VersionNetwork:
@@ -36,10 +36,11 @@ def version_record(network: VersionNetwork, weights: BackboneWeights, image_size
 
 
 @torch.inference_mode()
-def image_scores(network: VersionNetwork, images: Float[Tensor, "image 3 side side"]) -> Float[Tensor, "image klass"]:
+def image_scores(
+    network: VersionNetwork, images: Float[Tensor, "image 3 side side"]
+) -> Float[Tensor, "image klass *position"]:
     """Class scores (before the temperature) of standardised images, through the whole path from pixels."""
     if isinstance(network, ClosedFormNetwork):
         return network.image_scores(images)
     device = next(network.parameters()).device
-    scores: Tensor = network(embed_prefix(network.vision, images.to(device), network.split))
-    return scores
+    return network.from_images(images.to(device))

@@ -30,9 +30,15 @@ def view_of(pixels: UInt8[np.ndarray, "height width 3"], view: int) -> UInt8[np.
     """View number `view`: one of the eight symmetries of the square with a mild gain and colour cast; 0 is identity."""
     if view == 0:
         return pixels
-    turned = np.rot90(pixels, k=view % 4)
-    if (view // 4) % 2 == 0 and view % 2 == 1:
-        turned = turned[:, ::-1]
+    turned = turned_as(pixels, view)
     factor = GAINS[view % len(GAINS)] * np.asarray(CASTS[view % len(CASTS)], dtype=np.float32)
     varied: UInt8[np.ndarray, "height width 3"] = np.clip(turned * factor, 0, 255).astype(np.uint8)
     return varied
+
+
+def turned_as(plane: UInt8[np.ndarray, "height width *channel"], view: int) -> UInt8[np.ndarray, "..."]:
+    """Any plane, a mask say, turned as view number `view` turns the image; values stay, 0 is identity."""
+    turned = np.rot90(plane, k=view % 4)
+    if (view // 4) % 2 == 0 and view % 2 == 1:
+        turned = turned[:, ::-1]
+    return turned

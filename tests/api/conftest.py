@@ -19,7 +19,7 @@ from PIL import Image
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import ServiceOptions, create_app
-from continual.domain.adapters import AdapterVersion, GateDecision, GateFinding, VersionDraft
+from continual.domain.adapters import AdapterVersion, GateDecision, GateFinding, Task, VersionDraft
 from continual.domain.drift import Action, DriftReport, Verdict
 from registry import Registry, open_registry
 
@@ -31,6 +31,7 @@ TOKEN = "letmein-1234"
 class BrightnessPredictor:
     """Says "bright" with the mean grey level as probability: real pixels in, checkable scores out."""
 
+    task = Task.CLASSIFICATION
     classes = CLASSES
     backbone_digest = BACKBONE
 
@@ -45,6 +46,29 @@ class BrightnessPredictor:
             return {"dark": 1 - bright, "bright": bright}
         finally:
             self._busy.release()
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdMask:
+    """One answer of `ThresholdPredictor`."""
+
+    mask: NDArray[np.uint8]
+    confidence: float
+
+
+class ThresholdPredictor:
+    """Marks pixels brighter than 85 as class 1 and brighter than 170 as class 2: a mask that can be checked by eye."""
+
+    task = Task.SEGMENTATION
+    classes = CLASSES
+    backbone_digest = BACKBONE
+
+    def predict(self, pixels: NDArray[np.uint8]) -> Mapping[str, float]:
+        mask = self.predict_mask(pixels).mask
+        return {name: float(np.mean(mask == number)) for number, name in enumerate(self.classes, start=1)}
+
+    def predict_mask(self, pixels: NDArray[np.uint8]) -> ThresholdMask:
+        return ThresholdMask((pixels[..., 0] > 85).astype(np.uint8) + (pixels[..., 0] > 170), 0.75)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +101,11 @@ class Bench:
         return GateDecision(accepted=accepted, findings=(finding,), margin=-0.05, confidence=0.9)
 
     def candidate(
-        self, adapter: str, parent: int | None = None, trained_on: tuple[str, ...] = ("north",)
+        self,
+        adapter: str,
+        parent: int | None = None,
+        trained_on: tuple[str, ...] = ("north",),
+        metric: str = "balanced_accuracy",
     ) -> AdapterVersion:
         draft = VersionDraft(
             adapter=adapter,
@@ -86,7 +114,7 @@ class Bench:
             backbone_digest=BACKBONE,
             trained_on=trained_on,
             classes=CLASSES,
-            metric="balanced_accuracy",
+            metric=metric,
             metrics={"north": 0.91, "south": 0.69 + 0.05 * len(trained_on)},
             record={"seed": 7},
         )
@@ -100,10 +128,14 @@ class Bench:
         return self.registry.adapters.register(draft, files, "test")
 
     def champion(
-        self, adapter: str, parent: int | None = None, trained_on: tuple[str, ...] = ("north",)
+        self,
+        adapter: str,
+        parent: int | None = None,
+        trained_on: tuple[str, ...] = ("north",),
+        metric: str = "balanced_accuracy",
     ) -> AdapterVersion:
         """A version that passed the gate and took the champion alias."""
-        version = self.candidate(adapter, parent, trained_on)
+        version = self.candidate(adapter, parent, trained_on, metric)
         self.registry.adapters.promote(adapter, version.number, self.gate(True), "champion", "test", "the gate passed")
         return self.registry.adapters.get(adapter, version.number)
 
@@ -215,6 +247,13 @@ def opened(switch: Switch, client: httpx.Client, registry: Registry) -> Iterator
 @pytest.fixture
 def door(opened: Callable[..., Door]) -> Door:
     return opened()
+
+
+@pytest.fixture
+def masks_door(opened: Callable[..., Door], bench: Bench) -> Door:
+    """A service whose one champion, of the adapter "vessels", segments."""
+    bench.champion("vessels", metric="dice")
+    return opened(ServiceOptions(predictor_loader=lambda _: ThresholdPredictor()))
 
 
 @pytest.fixture

@@ -8,12 +8,15 @@ from hypothesis import strategies as st
 from continual.domain.metrics import (
     area_under_roc,
     balanced_accuracy,
+    chance_dice,
     chance_level,
+    dice,
     expected_calibration_error,
     forgetting_per_site,
     recall_per_class,
     summarise,
 )
+from continual.domain.samples import IGNORED
 
 # Site b scored 0.95 before it was learnt: nobody forgets what was never taught, so 0.95 is not its best earlier row.
 MATRIX = [[0.90, 0.95, 0.40], [0.70, 0.80, 0.50], [0.60, 0.85, 0.90]]
@@ -109,3 +112,56 @@ def test_the_area_under_the_roc_curve_counts_pairs_and_halves_ties(rows):
 def test_the_area_under_the_roc_curve_refuses_scores_of_another_shape():
     with pytest.raises(ValueError, match=r"\(2, 2\) for 3 labels and 2 classes"):
         area_under_roc(["a", "b", "b"], ("a", "b"), np.zeros((2, 2)))
+
+
+def mask_of(*rows: str) -> np.ndarray:
+    """A mask written in digits; a dot lies outside the field of view."""
+    return np.array([[IGNORED if cell == "." else int(cell) for cell in row] for row in rows], dtype=np.uint8)
+
+
+def test_dice_is_twice_what_both_mark_over_what_each_marks():
+    # Class 1: both mark 2 pixels, the mask 3, the prediction 4.
+    assert dice(mask_of("1110", "0000"), mask_of("0110", "0110"), 1) == pytest.approx(2 * 2 / (3 + 4))
+
+
+def test_dice_is_the_mean_over_the_classes_that_either_holds():
+    mask, predicted = mask_of("1100", "0020"), mask_of("1100", "0003")
+    # Class 1 is whole, class 2 is missed, class 3 is made up, class 4 is in neither and does not count.
+    assert dice(mask, predicted, 4) == pytest.approx((1 + 0 + 0) / 3)
+    assert dice(mask, predicted, 1) == 1
+
+
+def test_dice_never_looks_outside_the_field_of_view():
+    mask = mask_of(".110", "..00")
+    inside = dice(mask, mask_of("0100", "0000"), 1)
+    assert inside == pytest.approx(2 / 3)
+    assert dice(mask, mask_of("1100", "2100"), 2) == inside
+
+
+def test_dice_is_one_when_nothing_is_there_and_nothing_was_said():
+    empty = mask_of("0.0")
+    assert dice(empty, mask_of("010"), 1) == 1
+    assert dice(empty, mask_of("100"), 1) == 0
+
+
+@given(st.lists(st.tuples(st.sampled_from([0, 1, 2, IGNORED]), st.sampled_from([0, 1, 2])), min_size=1))
+@settings(deadline=None)
+def test_dice_lies_between_zero_and_one_and_only_a_perfect_answer_reaches_it(pairs):
+    mask, predicted = (np.array([values], dtype=np.uint8) for values in zip(*pairs, strict=True))
+    score = dice(mask, predicted, 2)
+    assert 0 <= score <= 1
+    assert (score == 1) is all(true in (IGNORED, guess) for true, guess in pairs)
+
+
+def test_dice_of_two_sizes_is_refused():
+    with pytest.raises(ValueError, match="resample"):
+        dice(mask_of("01"), mask_of("0"), 1)
+
+
+def test_chance_of_dice_is_what_the_best_constant_answer_reaches():
+    sparse, empty = mask_of("1000"), mask_of("0000")
+    assert chance_dice([sparse], 1) == pytest.approx(2 / 5)
+    # Of a half-empty set the background's answer is right on half.
+    assert chance_dice([sparse, empty], 1) == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="0 masks"):
+        chance_dice([], 1)

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from continual.domain.adapters import Task
 from continual.domain.samples import PSEUDONYM_CHARACTERS, SPLIT_SHARES, Sample, Split, label_counts, pseudonym
 
 KEY = bytes(range(32))
@@ -52,3 +53,10 @@ def test_label_counts_leave_unlabelled_samples_out_and_stand_in_order():
         Sample(str(i), "north", "s", label, Split.TRAIN, "a", 1) for i, label in enumerate(["b", None, "a", "b"])
     ]
     assert list(label_counts(samples).items()) == [("a", 1), ("b", 2)]
+
+
+@pytest.mark.parametrize(("label", "mask"), [(None, None), ("a", None), (None, "b" * 64), ("a", "b" * 64)])
+def test_each_task_learns_from_what_it_needs_alone(label, mask):
+    sample = Sample("1", "north", "s", label, Split.TRAIN, "a", 1, mask=mask)
+    assert sample.labelled_for(Task.CLASSIFICATION) is (label is not None)
+    assert sample.labelled_for(Task.SEGMENTATION) is (mask is not None)

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 from safetensors.numpy import load
 
+from continual.domain.adapters import Task
 from continual.domain.errors import StreamError
 from continual.domain.samples import Split
 
@@ -217,3 +218,4 @@ def test_one_name_on_the_plan_lets_auto_try_the_usual_ones_and_several_are_all_i
     assert allowed_by(ChangePlan()) == ("replay_ewc", "random_projection", "replay_lwf")
     assert allowed_by(ChangePlan(strategies=("lwf",))) == ("lwf", "random_projection", "replay_ewc", "replay_lwf")
     assert allowed_by(ChangePlan(strategies=("naive", "nearest_mean", "naive"))) == ("naive", "nearest_mean")
+    assert allowed_by(ChangePlan(), Task.SEGMENTATION) == ("replay_ewc", "replay_lwf")

@@ -1,7 +1,6 @@
-"""Small files made here, and the folder of real ones."""
+"""Small files made here."""
 
 import io
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -113,16 +112,3 @@ def source_of(tmp_path: Path) -> Callable[..., ImageSource]:
         return ImageSource(position=position, path=path, **given)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Callable[[str], Path]:
-    """A folder of real images under CONTINUAL_TEST_DATA; skips where it is absent."""
-
-    def folder(name: str) -> Path:
-        root = Path(os.environ.get("CONTINUAL_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
-        if not (root / name).is_dir():
-            pytest.skip(f"no real images: the folder {name!r} is not under CONTINUAL_TEST_DATA")
-        return root / name
-
-    return folder

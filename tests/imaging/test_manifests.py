@@ -39,6 +39,13 @@ def test_optional_columns_are_read(tmp_path: Path) -> None:
     assert source.mask == tmp_path / "b.png"
 
 
+def test_a_mask_is_label_enough_and_brings_its_field_of_view(tmp_path: Path) -> None:
+    text = "path,mask,field_of_view,site,subject\na.png,b.png,c.png,north,s1\nb.png,,,north,s2\n"
+    first, second = read_manifest(write(tmp_path, text)).sources
+    assert (first.label, first.mask, first.field_of_view) == (None, tmp_path / "b.png", tmp_path / "c.png")
+    assert (second.label, second.mask, second.field_of_view) == (None, None, None)
+
+
 def test_a_byte_order_mark_blank_lines_and_capital_headings_are_no_obstacle(tmp_path: Path) -> None:
     text = "\ufeffPath,Site,Label,Subject\n\n a.png , north ,cat, s1\n\n"
     (source,) = read_manifest(write(tmp_path, text)).sources
@@ -59,6 +66,7 @@ def test_asked_sites_filter_and_order_and_keep_the_row_numbers(tmp_path: Path) -
         ("", "empty"),
         ("path,site,label,subject\n", "no rows"),
         ("path,site,label\na.png,north,cat\n", "'subject' is missing; the header has: path, site, label"),
+        ("path,site,subject\na.png,north,s1\n", "'label' is missing; the header has: path, site, subject"),
         ("path;site;label;subject\na.png;north;cat;s1\n", "separate them by commas"),
         ("path,site,label,subject\na.png,,cat,s1\n", "row 1: the site is blank"),
         ("path,site,label,subject\na.png,a/b,cat,s1\n", "row 1: the site is not a name"),
@@ -101,12 +109,13 @@ def test_a_site_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) ->
         ("b.png,north,cat,s1,holdout,,", "split 'holdout' is unknown; write train, validation, test"),
         ("b.png,north,cat,s1,,05.03.2026,", "not an ISO 8601 date"),
         ("b.png,north,cat,s1,,,gone-Doe.png", "mask's file is missing"),
+        ("b.png,north,cat,s1,,,a.png,gone-Doe.png", "field of view's file is missing"),
         ("b.png,north,dog,s1,,,", "label 'dog' was never seen by this adapter; known: cat"),
         ("b.png\0,north,cat,s1,,,", "file is missing"),
     ],
 )
 def test_a_fault_of_one_row_holds_back_that_row_only(tmp_path: Path, row: str, told: str) -> None:
-    header = "path,site,label,subject,split,acquired_at,mask\n"
+    header = "path,site,label,subject,split,acquired_at,mask,field_of_view\n"
     manifest = write(tmp_path, f"{header}a.png,north,cat,s0,,,\n{row}\nc.png,north,,s2,,,\n")
     intake = read_manifest(manifest, known_labels={"cat"})
     assert [source.position for source in intake.sources] == [1, 3]

@@ -1,4 +1,4 @@
-"""Real files: 319 DICOM files of many vendors, some broken, and photographs of blood cells."""
+"""Real files: 319 DICOM files of many vendors, some broken, photographs of blood cells, retinas with their vessels."""
 
 import csv
 import time
@@ -11,8 +11,8 @@ import pydicom
 import pytest
 
 from continual.domain.errors import UnreadableImageError
-from continual.domain.samples import CleanImage, QuarantineEntry
-from continual.imaging import DecodedImage, clean_images, decode_image, list_dicom_folder, read_manifest
+from continual.domain.samples import IGNORED, CleanImage, QuarantineEntry
+from continual.imaging import DecodedImage, clean_images, decode_image, decode_mask, list_dicom_folder, read_manifest
 
 RealData = Callable[[str], Path]
 
@@ -115,3 +115,22 @@ def test_photographs_of_blood_cells_come_through_clean(real_data: RealData) -> N
     assert {source.site for source in sources} == {"barcelona", "bccd"}
     assert all(isinstance(each, CleanImage) and (each.width, each.height) == (128, 128) for each in yielded)
     assert [each.site for each in yielded] == [source.site for source in sources]
+
+
+def test_retinas_come_through_with_its_vessels_and_its_field_of_view(real_data: RealData) -> None:
+    intake = read_manifest(real_data("retinal_vessels") / "manifest.csv")
+    assert intake.problems == ()
+    # Every eighth; the flows' tests take in all of them.
+    sources = intake.sources[::8]
+    clean = list(clean_images(sources, b"key"))
+    assert {each.site for each in clean} == {"chase_db1", "drive", "hrf"}
+    for each in clean:
+        assert isinstance(each, CleanImage), each
+        assert each.label is None
+        mask = decode_mask(each.mask_png or b"")
+        assert mask.shape == (each.height, each.width)
+        assert set(np.unique(mask)) == {0, 1, IGNORED}
+        inside = mask[mask != IGNORED]
+        # A camera sees a disc; published vessel shares of these three sets lie near a tenth of it.
+        assert 0.4 < inside.size / mask.size < 0.9
+        assert 0.03 < np.mean(inside == 1) < 0.20

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import kl_div, log_softmax, softmax
 
 from continual.domain.errors import StreamError
-from continual.domain.samples import Split
+from continual.domain.samples import IGNORED, Split
 from continual.learning import STRATEGIES, UpdateRequest
 from continual.learning.strategies.distillation import Distillation, ScoreMatching, belief, divergence
 from continual.learning.streams import balanced_draws
@@ -64,9 +64,22 @@ def test_distillation_of_dense_scores_is_the_mean_over_images_and_positions(fres
 
 
 def test_score_matching_of_dense_scores_counts_replayed_draws_only():
-    term = ScoreMatching(_teacher(SAID, 2), strength=0.5).penalty(SCORES, torch.arange(6))
+    term = ScoreMatching(_teacher(SAID, 2), strength=0.5).penalty(SCORES, TARGETS, torch.arange(6))
     assert term.item() == pytest.approx(0.5 * (SCORES[2:] - SAID[2:]).square().mean().item(), rel=1e-5)
-    assert ScoreMatching(_teacher(SAID, 6), strength=0.5).penalty(SCORES, torch.arange(6)).item() == 0
+    assert ScoreMatching(_teacher(SAID, 6), strength=0.5).penalty(SCORES, TARGETS, torch.arange(6)).item() == 0
+
+
+@pytest.mark.parametrize("term", [Distillation, ScoreMatching])
+def test_positions_outside_the_field_of_view_do_not_count(term):
+    targets = TARGETS.clone()
+    targets[:, :2] = IGNORED
+    teacher, wild = _teacher(SAID, 3), SCORES.clone()
+    wild[:, :, :2] += 50.0
+    penalty = term(teacher, 0.5).penalty
+    inside = penalty(SCORES, targets, torch.arange(6))
+    assert inside.item() > 0
+    assert torch.equal(inside, penalty(wild, targets, torch.arange(6)))
+    assert penalty(SCORES, torch.full_like(TARGETS, IGNORED), torch.arange(6)).item() == 0
 
 
 def test_classes_that_the_champion_never_knew_are_left_out_of_every_term():
@@ -74,7 +87,7 @@ def test_classes_that_the_champion_never_knew_are_left_out_of_every_term():
     targets = torch.full_like(TARGETS, 4)
     teacher, numbers = _teacher(SAID, 3), torch.arange(6)
     assert Distillation(teacher, 1.0).penalty(wide, targets, numbers).item() == pytest.approx(0, abs=1e-6)
-    assert ScoreMatching(teacher, 1.0).penalty(wide, numbers).item() == 0
+    assert ScoreMatching(teacher, 1.0).penalty(wide, targets, numbers).item() == 0
 
 
 def test_a_champion_of_other_classes_than_the_networks_first_ones_is_an_error(toy, champion):

@@ -60,6 +60,7 @@ def test_the_ledger_keeps_who_why_the_pseudonym_and_counts_and_nothing_of_the_im
         "reason": WHY,
         "samples": 2,
         "artifacts": 1,
+        "masks": 0,
         "quarantined": 0,
         "findings": {"versions": []},
     }

@@ -200,6 +200,84 @@ def test_models_asked_about_different_samples_are_a_conflict():
         run_gate([dataclasses.replace(model, predicted=model.predicted[1:])], [model], ["north"], PLAN)
 
 
+def scored(site, scores, chance=0.2, images=1):
+    """A segmentation model: one Dice score per image, so many images a subject."""
+    names = tuple(f"{site}-{number // images}" for number in range(len(scores)))
+    return SiteOutcomes(site, names, scores=tuple(float(score) for score in scores), chance=chance)
+
+
+def dice_scores(mean, count, seed):
+    return np.clip(np.random.default_rng(seed).normal(mean, 0.06, count), 0, 1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 4), st.floats(0, 1))
+def test_identical_scores_always_pass_a_past_site(seed, subjects, images, mean):
+    model = scored("north", dice_scores(mean, subjects * images, seed), images=images)
+    decision = run_gate([model], [model], ["north"], PLAN)
+    assert decision.accepted
+    assert decision.findings[0].lower_bound == decision.findings[0].difference == 0
+
+
+def test_bound_of_scores_agrees_with_a_plain_loop_over_their_mean():
+    candidate = scored("north", dice_scores(0.7, 50, 1), images=2)
+    champion = scored("north", dice_scores(0.8, 50, 2), images=2)
+    rng, rows = np.random.default_rng(9), np.arange(50).reshape(25, 2)
+    gaps = np.array(candidate.scores) - np.array(champion.scores)
+    differences = [gaps[rows[rng.integers(25, size=25)].ravel()].mean() for _ in range(2000)]
+    finding = run_gate([candidate], [champion], ["north"], ChangePlan(bootstrap_draws=20_000)).findings[0]
+    assert finding.difference == pytest.approx(gaps.mean())
+    assert finding.lower_bound == pytest.approx(np.quantile(differences, 0.1), abs=0.003)
+
+
+def test_scores_that_fall_on_a_past_site_are_rejected_and_a_new_site_must_gain():
+    north, south = scored("north", dice_scores(0.8, 20, 1)), scored("south", dice_scores(0.5, 14, 2))
+    worse = scored("north", np.array(north.scores) - 0.04)
+    better = scored("south", np.array(south.scores) + 0.1)
+    past, new = run_gate([worse, better], [north, south], ["north"], PLAN).findings
+    assert (past.passed, new.passed) == (False, True)
+    assert "the observed loss is larger than 0.030" in past.reason
+    assert new.difference == pytest.approx(0.1)
+    assert not run_gate([south], [south], [], PLAN).accepted
+    assert run_gate([scored("north", np.array(north.scores) - 0.02), better], [north, south], ["north"], PLAN).accepted
+
+
+def test_scores_at_the_margin_are_accepted_no_more_often_than_the_confidence_allows():
+    # The true drop equals the margin (0.05); each image's own change varies by 0.05. 200 seeds, three deviations.
+    bound_only = dataclasses.replace(PLAN, past_site_margin=-0.05, past_site_drop=1.0)
+    accepted = []
+    for seed in range(200):
+        champion = scored("north", dice_scores(0.7, 40, seed))
+        change = np.random.default_rng(seed + 1000).normal(-0.05, 0.05, 40)
+        candidate = scored("north", np.clip(np.array(champion.scores) + change, 0, 1))
+        accepted.append(run_gate([candidate], [champion], ["north"], bound_only).accepted)
+    assert np.mean(accepted) <= 0.10 + 3 * np.sqrt(0.1 * 0.9 / 200)
+
+
+def test_first_scored_version_must_beat_what_a_constant_answer_reaches():
+    (good,) = run_gate([scored("north", dice_scores(0.5, 20, 1))], [], [], PLAN).findings
+    assert (good.role, good.passed, good.limit) == ("new", True, 0.2)
+    (constant,) = run_gate([scored("north", [0.2] * 20)], [], [], PLAN).findings
+    assert not constant.passed
+    assert "chance, 0.200" in constant.reason
+
+
+@pytest.mark.parametrize(
+    ("candidate", "complaint"),
+    [
+        (scored("north", [0.5] * 9), "different samples"),
+        (outcomes("north", 0.9, 10, 1), "different samples"),
+        (scored("north", [0.5] * 9 + [1.01]), "score of 1.01"),
+        (scored("north", [0.5] * 9 + [float("nan")]), "score of nan"),
+        (dataclasses.replace(outcomes("north", 0.9, 10, 1), scores=(0.5,) * 10), "scores alone"),
+        (SiteOutcomes("north", ()), "0 subjects"),
+    ],
+)
+def test_scores_that_do_not_belong_together_are_a_conflict(candidate, complaint):
+    with pytest.raises(ConflictError, match=complaint):
+        run_gate([candidate], [scored("north", [0.5] * 10)], [], PLAN)
+
+
 def test_plan_without_draws_is_a_settings_error():
     model = outcomes("north", 0.9, 10, 1)
     with pytest.raises(SettingsError, match="0 bootstrap draws"):

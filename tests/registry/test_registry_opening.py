@@ -1,5 +1,6 @@
 """Opening, migrating and refusing databases."""
 
+import dataclasses
 import shutil
 import sqlite3
 import subprocess
@@ -10,19 +11,20 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DatabaseError
 
 from continual.domain.errors import NotFoundError, RegistryError, SchemaError, SettingsError
 from registry import open_registry, schema
 from registry.database import make_engine
 from registry.tables import Base
 
-SECOND_REVISION = '''
-"""A second revision, for the test of an upgrade."""
+NEXT_REVISION = '''
+"""One more revision, for the test of an upgrade."""
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "9000"
+down_revision = "0002"
 
 
 def upgrade():
@@ -68,16 +70,34 @@ def test_older_database_is_upgraded_and_keeps_its_rows(own_database, artifacts, 
         registry.samples.record("north", make.images(3), [], "ingest")
     newer = tmp_path / "migrations"
     shutil.copytree(schema.MIGRATIONS, newer)
-    (newer / "versions" / "r0002_note.py").write_text(SECOND_REVISION)
+    (newer / "versions" / "r9000_note.py").write_text(NEXT_REVISION)
     monkeypatch.setattr(schema, "MIGRATIONS", newer)
-    monkeypatch.setattr(schema, "HEAD", "0002")
+    monkeypatch.setattr(schema, "HEAD", "9000")
     with open_registry(own_database, artifacts) as registry:
         assert len(registry.samples.list()) == 3
     engine = create_engine(own_database)
     with engine.connect() as connection:
-        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == "0002"
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == "9000"
         assert connection.execute(text("SELECT note FROM batches")).scalars().all() == [None]
     engine.dispose()
+
+
+def test_database_from_before_masks_is_upgraded_and_then_takes_masks(own_database, artifacts, make):
+    from alembic import command
+
+    with open_registry(own_database, artifacts) as registry:
+        registry.samples.record("north", make.images(2), [], "ingest")
+    engine = make_engine(own_database)
+    with engine.begin() as connection:
+        command.downgrade(schema._config(connection), "0001")
+    with engine.connect() as connection, pytest.raises(DatabaseError, match="mask"):
+        connection.execute(text("SELECT mask FROM samples"))
+    engine.dispose()
+    with open_registry(own_database, artifacts) as registry:
+        assert [sample.mask for sample in registry.samples.list()] == [None, None]
+        masked = [dataclasses.replace(image, mask_png=b"a mask") for image in make.images(2)]
+        assert registry.samples.record("north", masked, [], "masks").relabelled == 2
+        assert [registry.samples.read_mask(sample) for sample in registry.samples.list()] == [b"a mask"] * 2
 
 
 def test_newer_database_is_refused_naming_both_revisions(own_database, artifacts):
@@ -85,7 +105,7 @@ def test_newer_database_is_refused_naming_both_revisions(own_database, artifacts
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0999'"))
     engine.dispose()
-    with pytest.raises(SchemaError, match=r"'0999'.*'0001'.*install the release"):
+    with pytest.raises(SchemaError, match=r"'0999'.*'0002'.*install the release"):
         open_registry(own_database, artifacts)
 
 

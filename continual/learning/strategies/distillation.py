@@ -1,7 +1,8 @@
 """Distillation terms: the network under training is held to what the champion said of the same image and view.
 
 The champion looked at all patches, a training step at some of them: the terms teach the part to say what the whole
-said. Every term takes scores of shape (image, class) or, for dense outputs, (image, class, ...position).
+said. Every term takes scores of shape (image, class) or, for dense outputs, (image, class, ...position); positions
+outside the field of view do not count.
 """
 
 from typing import Any
@@ -12,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from continual.domain.samples import IGNORED
 from continual.learning.teacher import Teacher
 
 SOFTENING = 2.0
@@ -20,6 +22,8 @@ SOFTENING = 2.0
 Scores = Float[Tensor, "image klass *position"]
 Targets = Int[Tensor, "image *position"]
 Numbers = Int[Tensor, "image"]
+Whole = tuple[Int[Tensor, "every *position"], Int[Tensor, "every"]]
+"""Targets and numbers of all draws of a batch that is learnt in parts."""
 
 
 def divergence(scores: Scores, said: Scores) -> Float[Tensor, "image *position"]:
@@ -40,6 +44,19 @@ def belief(said: Scores, targets: Targets) -> Float[Tensor, "image *position"]:
     return torch.where(targets < known, found, torch.ones_like(found))
 
 
+def inside(targets: Targets) -> Float[Tensor, "image *position"]:
+    """1 for what counts, 0 for positions outside the field of view; a whole image always counts."""
+    return torch.ones_like(targets, dtype=torch.float32) if targets.ndim == 1 else (targets != IGNORED).float()
+
+
+def _mean_over(every: Float[Tensor, "image *position"], total: Float[Tensor, ""], draws: int) -> Float[Tensor, ""]:
+    """The part that `draws` draws have in a mean over what counts in the whole batch, `every`.
+
+    The loop weighs a part by its share of the batch, and this mean needs it weighed by its share of what counts.
+    """
+    return total / every.sum().clamp(min=1.0) * (len(every) / draws)
+
+
 class Distillation(SupervisedPlugin):  # type: ignore[misc]  # Avalanche ships no types
     """Adds strength x mean divergence to every batch's loss: replayed draws in full, new ones by the belief in them."""
 
@@ -48,17 +65,26 @@ class Distillation(SupervisedPlugin):  # type: ignore[misc]  # Avalanche ships n
         self._teacher = teacher
         self._strength = strength
 
-    def penalty(self, scores: Scores, targets: Targets, numbers: Numbers) -> Float[Tensor, ""]:
-        """The term that is added; zero only where the network still says what the champion said."""
+    def penalty(
+        self, scores: Scores, targets: Targets, numbers: Numbers, whole: Whole | None = None
+    ) -> Float[Tensor, ""]:
+        """The term that is added; zero only where the network still says what the champion said.
+
+        `whole` is the whole batch where the draws given are a part of it.
+        """
         said = self._teacher.said(numbers)
         apart = divergence(scores[:, : self._teacher.classes], said)
         replayed = self._teacher.replayed(numbers).reshape(-1, *(1,) * (apart.ndim - 1))
         weight = torch.where(replayed, torch.ones_like(apart), belief(said, targets))
-        return self._strength * (weight * apart).mean()
+        counted = inside(targets)
+        every = counted if whole is None else inside(whole[0])
+        return self._strength * _mean_over(every, (counted * weight * apart).sum(), len(numbers))
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ARG002 (Avalanche's signature)
         """Avalanche calls this between the loss and its gradient."""
-        strategy.loss += self.penalty(strategy.mb_output, strategy.mb_y, strategy.mbatch[2])
+        strategy.loss += self.penalty(
+            strategy.mb_output, strategy.mb_y, strategy.mbatch[2], (strategy.answers, strategy.draws)
+        )
 
 
 class ScoreMatching(SupervisedPlugin):  # type: ignore[misc]  # Avalanche ships no types
@@ -69,20 +95,23 @@ class ScoreMatching(SupervisedPlugin):  # type: ignore[misc]  # Avalanche ships 
         self._teacher = teacher
         self._strength = strength
 
-    def penalty(self, scores: Scores, numbers: Numbers, batch: Numbers | None = None) -> Float[Tensor, ""]:
+    def penalty(
+        self, scores: Scores, targets: Targets, numbers: Numbers, whole: Whole | None = None
+    ) -> Float[Tensor, ""]:
         """The term that is added; zero where no draw is replayed or the scores are still the champion's.
 
-        `batch` holds the draws of the whole batch where `numbers` are a part of it: the loop weighs a part by its share
-        of the batch, and this mean needs it weighed by its share of the replayed draws.
+        `whole` is the whole batch where the draws given are a part of it.
         """
-        apart = (scores[:, : self._teacher.classes] - self._teacher.said(numbers)).square()
-        kept = apart[self._teacher.replayed(numbers)]
-        if not len(kept):
-            return 0.0 * apart.sum()
-        whole = numbers if batch is None else batch
-        weight = len(kept) * len(whole) / (len(numbers) * int(self._teacher.replayed(whole).sum()))
-        return self._strength * weight * kept.mean()
+        apart = (scores[:, : self._teacher.classes] - self._teacher.said(numbers)).square().mean(dim=1)
+        counted = self._counted(targets, numbers)
+        every = counted if whole is None else self._counted(*whole)
+        return self._strength * _mean_over(every, (counted * apart).sum(), len(numbers))
+
+    def _counted(self, targets: Targets, numbers: Numbers) -> Float[Tensor, "image *position"]:
+        return inside(targets) * self._teacher.replayed(numbers).reshape(-1, *(1,) * (targets.ndim - 1))
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ARG002 (Avalanche's signature)
         """Avalanche calls this between the loss and its gradient."""
-        strategy.loss += self.penalty(strategy.mb_output, strategy.mbatch[2], strategy.draws)
+        strategy.loss += self.penalty(
+            strategy.mb_output, strategy.mb_y, strategy.mbatch[2], (strategy.answers, strategy.draws)
+        )

@@ -4,17 +4,17 @@ Avalanche's plugin keeps importance for every frozen tensor and squares batch me
 batch size; here importance is the mean of squared per-sample gradients.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from avalanche.core import SupervisedPlugin
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from continual.learning.network import AdaptedNetwork
+from continual.learning.network import TunedNetwork
 from continual.learning.strategies.strategy import Importance, Strategy, StrategyContext
+from continual.learning.streams import Example
 
 
 class ElasticWeightConsolidation(SupervisedPlugin):  # type: ignore[misc]  # Avalanche ships no types
@@ -26,7 +26,7 @@ class ElasticWeightConsolidation(SupervisedPlugin):  # type: ignore[misc]  # Ava
         self._anchor = anchor
         self._strength = strength
 
-    def penalty(self, network: AdaptedNetwork) -> Float[Tensor, ""]:
+    def penalty(self, network: TunedNetwork) -> Float[Tensor, ""]:
         """The term that is added; zero only where the weights equal the champion's."""
         terms = [
             (self._importance[name] * (weight - self._anchor[name]).pow(2)).sum()
@@ -46,22 +46,22 @@ def _fitted(importance: Tensor, weight: Tensor) -> Tensor:
     return torch.cat([importance, importance.new_zeros(missing, *importance.shape[1:])]) if missing else importance
 
 
-def measure_importance(
-    network: AdaptedNetwork, tokens: Sequence[Float[Tensor, "token width"]], targets: Sequence[int]
-) -> dict[str, Tensor]:
-    """Mean squared gradient of the log-likelihood, one sample at a time, per trainable parameter."""
+def measure_importance(network: TunedNetwork, examples: Iterable[Example]) -> dict[str, Tensor]:
+    """Mean squared gradient of the loss without smoothing, one example at a time, per trainable parameter."""
     total = {name: torch.zeros_like(weight) for name, weight in network.trainable().items()}
+    criterion, count = network.criterion(0.0), 0
+    device = next(iter(total.values())).device
     network.eval()
-    for example, target in zip(tokens, targets, strict=True):
+    for inputs, target in examples:
         network.zero_grad(set_to_none=True)
-        device = next(iter(total.values())).device
-        loss = cross_entropy(network(example[None].to(device)), torch.tensor([target], device=device))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = criterion(network(*(part[None].to(device) for part in inputs)), target[None].to(device))
+        loss.backward()
         for name, weight in network.trainable().items():
             if weight.grad is not None:
                 total[name] += weight.grad.detach().pow(2)
+        count += 1
     network.zero_grad(set_to_none=True)
-    return {name: value / max(len(targets), 1) for name, value in total.items()}
+    return {name: value / max(count, 1) for name, value in total.items()}
 
 
 def ewc_plugins(context: StrategyContext) -> Sequence[SupervisedPlugin]:

@@ -1,0 +1,135 @@
+"""Draws of tiles: which are drawn how often, and what a draw looks like to Avalanche.
+
+Knows the tile cache; knows nothing of networks or of how a draw is used.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from continual.domain.errors import StreamError
+from continual.domain.samples import IGNORED, Sample
+from continual.learning.segmentation.tile_cache import TileCache
+
+FOREGROUND_SHARE = 0.5
+"""Tiles that hold any class but the background make up at least this share of a site's draws."""
+MOST_EXAMPLES = 192
+"""Most tiles that the importance of weights is measured on, evenly spread over the samples."""
+
+
+@dataclass(frozen=True, slots=True)
+class TileDraw:
+    """One training example: which sample, which cached view of one of its tiles."""
+
+    sample: Sample
+    view: int
+
+    @property
+    def digest(self) -> str:
+        """The image's digest."""
+        return self.sample.digest
+
+
+class TileDataset(Dataset[tuple[Tensor, Tensor, int, Tensor]]):
+    """Draws as (tokens, mask, number of the draw, pixels), read from the cache when asked for and never kept.
+
+    Numbers run on from `first`, so that in one update every draw, new or replayed, has a number of its own.
+    """
+
+    def __init__(self, draws: Sequence[TileDraw], cache: TileCache, first: int = 0) -> None:
+        self._draws = tuple(draws)
+        self._cache = cache
+        self._first = first
+        # Avalanche keeps a class per example for its own statistics; a tile has many, so all are told alike.
+        self.targets = [0] * len(self._draws)
+
+    def __len__(self) -> int:
+        return len(self._draws)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int, Tensor]:
+        draw = self._draws[index]
+        tokens, pixels = self._cache.inputs(draw.digest, draw.view)
+        return tokens, _target(self._cache, draw), self._first + index, pixels
+
+
+def tile_draws(
+    cache: TileCache, samples: Sequence[Sample], classes: Sequence[str], count: int, views: int, seed: int
+) -> tuple[TileDraw, ...]:
+    """`count` draws in which every site weighs the same, and in a site every pixel that can be learnt from.
+
+    Tiles that hold a class are raised to half of a site's draws where they are fewer; tiles outside the field of view
+    are never drawn. Raises StreamError when no sample has a mask, a mask has nothing inside the field of view, or one
+    holds a number above the number of classes.
+    """
+    masked = _masked(samples)
+    contents = np.stack([cache.contents(sample) for sample in masked])
+    _check_numbers(contents, classes)
+    weights = np.zeros(contents.shape[:2])
+    sites = np.array([sample.site for sample in masked])
+    for site in sorted(set(sites)):
+        weights[sites == site] = _site_weights(contents[sites == site])
+    if not weights.sum():
+        raise StreamError(f"none of {len(masked)} masks has a pixel inside the field of view; correct the masks")
+    random = np.random.default_rng(seed)
+    chosen = random.choice(weights.size, size=count, p=(weights / weights.sum()).ravel())
+    turned = random.integers(views, size=count)
+    tiles = cache.grid.tiles
+    return tuple(
+        TileDraw(masked[place // tiles], int(place % tiles + tiles * variant))
+        for place, variant in zip(chosen, turned, strict=True)
+    )
+
+
+def tile_examples(
+    cache: TileCache, samples: Sequence[Sample]
+) -> Iterator[tuple[tuple[Float[Tensor, "token width"], Float[Tensor, "3 side side"]], Int[Tensor, "side side"]]]:
+    """Plain tiles that anything can be learnt from, with their masks; at most `MOST_EXAMPLES`, evenly spread."""
+    draws = [
+        TileDraw(sample, tile)
+        for sample in samples
+        if sample.mask is not None
+        for tile in np.flatnonzero(cache.contents(sample)[:, :IGNORED].sum(axis=1)).tolist()
+    ]
+    step = max(1, -(-len(draws) // MOST_EXAMPLES))
+    for draw in draws[::step]:
+        yield cache.inputs(draw.digest, draw.view), _target(cache, draw)
+
+
+def _target(cache: TileCache, draw: TileDraw) -> Int[Tensor, "side side"]:
+    return torch.from_numpy(cache.mask(draw.sample, draw.view)).long()
+
+
+def _masked(samples: Sequence[Sample]) -> list[Sample]:
+    masked = [sample for sample in samples if sample.mask is not None]
+    if not masked:
+        raise StreamError(f"none of {len(samples)} training samples has a mask; send masks, then update again")
+    return masked
+
+
+def _check_numbers(contents: Int[np.ndarray, "sample tile 256"], classes: Sequence[str]) -> None:
+    present = np.flatnonzero(contents.sum(axis=(0, 1))[:IGNORED])
+    if present.size and present[-1] > len(classes):
+        raise StreamError(
+            f"masks hold class number {present[-1]}, the adapter has {len(classes)} besides the background: "
+            f"{', '.join(classes)}; correct the masks"
+        )
+
+
+def _site_weights(contents: Int[np.ndarray, "sample tile 256"]) -> Float[np.ndarray, "sample tile"]:
+    """Weights of one site's tiles, summing to 1; all 0 where nothing can be learnt from."""
+    informed: Float[np.ndarray, "sample tile"] = contents[:, :, :IGNORED].sum(axis=2).astype(float)
+    holding = contents[:, :, 1:IGNORED].sum(axis=2) > 0
+    total, held = informed.sum(), informed[holding].sum()
+    if not total:
+        return informed
+    weights: Float[np.ndarray, "sample tile"] = informed / total
+    if 0 < held < FOREGROUND_SHARE * total:
+        weights = np.where(holding, weights * FOREGROUND_SHARE * total / held, 0.0) + np.where(
+            holding, 0.0, weights * (1 - FOREGROUND_SHARE) * total / (total - held)
+        )
+    return weights

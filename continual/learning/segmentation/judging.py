@@ -1,0 +1,154 @@
+"""What a segmenting network says on stored samples: masks, Dice per image, calibration over pixels.
+
+An image's tiles are scored one by one and stitched; its mask is told, and held against, at the image's own size.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from continual.domain.adapters import SiteOutcomes
+from continual.domain.metrics import chance_dice, dice, expected_calibration_error
+from continual.domain.samples import IGNORED, Sample
+from continual.learning.activations import Progress
+from continual.learning.devices import mixed_precision
+from continual.learning.segmentation.segmenting_network import SegmentingNetwork
+from continual.learning.segmentation.tile_cache import TileCache
+from continual.learning.temperature import fit_temperature
+
+PIXELS_PER_IMAGE = 4096
+"""Most pixels of one image that calibration looks at, evenly spread: neighbours say almost the same."""
+BIASES = tuple(round(-2.0 + 0.25 * step, 2) for step in range(17))
+"""Foreground biases that are tried, in units of class scores."""
+
+
+@dataclass(frozen=True, slots=True)
+class DenseScore:
+    """Mean Dice of a site's images in [0, 1] and calibration error over pixels in [0, 1] (lower is better)."""
+
+    site: str
+    dice: float
+    calibration_error: float
+    samples: int
+
+    @property
+    def value(self) -> float:
+        """The metric that versions are compared by."""
+        return self.dice
+
+
+@torch.inference_mode()
+def image_scores(network: SegmentingNetwork, cache: TileCache, digest: str) -> Float[Tensor, "klass size size"]:
+    """Class scores (logits, without bias and temperature) of a cached image, stitched from its plain tiles."""
+    network.eval()
+    device = next(network.parameters()).device
+    tiles = [cache.inputs(digest, tile) for tile in range(cache.grid.tiles)]
+    with mixed_precision(device):
+        scores = network(*(torch.stack(part).to(device) for part in zip(*tiles, strict=True)))
+    return cache.grid.stitch(scores.float()).cpu()
+
+
+def at_own_size(
+    scores: Float[Tensor, "klass size size"], height: int, width: int
+) -> Float[Tensor, "klass height width"]:
+    """Scores brought to an image's own size (bilinear)."""
+    if scores.shape[1:] == (height, width):
+        return scores
+    return interpolate(scores[None], size=(height, width), mode="bilinear", align_corners=False)[0]
+
+
+def mask_of_scores(
+    network: SegmentingNetwork, scores: Float[Tensor, "klass height width"]
+) -> UInt8[np.ndarray, "height width"]:
+    """The mask that scores say: the class of the largest score once the foreground's bias is added."""
+    answer: UInt8[np.ndarray, "height width"] = network.answering(scores[None])[0].argmax(dim=0).byte().numpy()
+    return answer
+
+
+def mean_probabilities(
+    network: SegmentingNetwork, cache: TileCache, digests: Sequence[str], progress: Progress
+) -> Float[np.ndarray, "image klass"]:
+    """Mean over each image's pixels of the probabilities of background and classes, summing to 1."""
+    rows = [np.empty((0, network.channels(len(network.classes))), dtype=np.float32)]
+    for digest in digests:
+        answers = network.calibrated(image_scores(network, cache, digest)[None])
+        rows.append(answers.mean(dim=(2, 3)).numpy())
+        progress(1)
+    return np.concatenate(rows)
+
+
+def dense_outcomes(
+    network: SegmentingNetwork, cache: TileCache, site: str, samples: Sequence[Sample], progress: Progress
+) -> tuple[SiteOutcomes, DenseScore]:
+    """The network's Dice per image and score on a site's samples with masks, in the order given.
+
+    Samples without a mask are left out. Raises ValueError when none is left.
+    """
+    masked = [sample for sample in samples if sample.mask is not None]
+    found, sure, right, masks = [], [], [], []
+    for _, mask, scores in _judged(network, cache, masked, progress):
+        answer = mask_of_scores(network, scores)
+        found.append(dice(mask, answer, len(network.classes)))
+        masks.append(mask)
+        chosen = _spread(mask)
+        told = network.calibrated(scores.flatten(1)[None, :, chosen])[0].max(dim=0).values
+        sure.append(told.numpy())
+        right.append(answer.ravel()[chosen] == mask.ravel()[chosen])
+    outcomes = SiteOutcomes(
+        site,
+        tuple(sample.subject for sample in masked),
+        scores=tuple(found),
+        chance=chance_dice(masks, len(network.classes)),
+    )
+    error = expected_calibration_error(np.concatenate(sure), np.concatenate(right))
+    return outcomes, DenseScore(site, float(np.mean(found)), error, len(masked))
+
+
+def calibrate_masks(
+    network: SegmentingNetwork, cache: TileCache, samples: Sequence[Sample], progress: Progress
+) -> float:
+    """Fit the foreground's bias, then the temperature, on samples it was not trained on; return the temperature.
+
+    The bias is the one of the largest mean Dice, every site alike, and of equally good ones the nearest to 0; without
+    a sample it is 0. The temperature then has the smallest negative log-likelihood over pixels, every site alike.
+    """
+    masked = [sample for sample in samples if sample.mask is not None]
+    network.foreground_bias, network.temperature = 0.0, 1.0
+    if not masked:
+        return 1.0
+    reached: dict[float, dict[str, list[float]]] = {bias: {} for bias in BIASES}
+    pixels, numbers, sites = [], [], []
+    for sample, mask, scores in _judged(network, cache, masked, progress):
+        for bias in BIASES:
+            network.foreground_bias = bias
+            answer = mask_of_scores(network, scores)
+            reached[bias].setdefault(sample.site, []).append(dice(mask, answer, len(network.classes)))
+        chosen = _spread(mask)
+        pixels.append(scores.flatten(1)[:, chosen].T)
+        numbers.append(mask.ravel()[chosen])
+        sites += [sample.site] * len(chosen)
+    means = {bias: np.mean([np.mean(values) for values in by_site.values()]) for bias, by_site in reached.items()}
+    network.foreground_bias = max(BIASES, key=lambda bias: (round(float(means[bias]), 6), -abs(bias)))
+    biased = network.answering(torch.cat(pixels)).numpy()
+    network.temperature = fit_temperature(biased, np.concatenate(numbers).astype(np.int64), sites)
+    return network.temperature
+
+
+def _judged(
+    network: SegmentingNetwork, cache: TileCache, samples: Sequence[Sample], progress: Progress
+) -> Iterator[tuple[Sample, UInt8[np.ndarray, "height width"], Float[Tensor, "klass height width"]]]:
+    for sample in samples:
+        mask = cache.whole_mask(sample)
+        yield sample, mask, at_own_size(image_scores(network, cache, sample.digest), *mask.shape)
+        progress(1)
+
+
+def _spread(mask: UInt8[np.ndarray, "height width"]) -> np.ndarray:
+    """Places of pixels inside the field of view, evenly spread, at most `PIXELS_PER_IMAGE`."""
+    inside = np.flatnonzero(mask.ravel() != IGNORED)
+    return inside[:: max(1, -(-len(inside) // PIXELS_PER_IMAGE))]
