@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from continual.domain.adapters import Task
+from continual.domain.metrics import METRICS
+
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1d2330}"
     "table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.25rem .7rem;text-align:right;"
@@ -51,10 +54,11 @@ def page(found: Mapping[str, Any]) -> str:
     rows = found["summary"]
     figures = "".join(f"<h2>{escape(title_of(row, rows))}</h2>{_figure(_cells(found, row))}" for row in rows)
     sites = ", ".join(found["settings"]["sites"])
+    task = Task(found["settings"]["options"].get("task", Task.CLASSIFICATION))
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Benchmark of update strategies</title>'
         f"<style>{STYLE}</style><h1>Benchmark of update strategies</h1><p>Sites: {escape(sites)}. Mean and standard "
-        "deviation over seeds and orders; balanced accuracy on frozen test splits.</p>"
+        f"deviation over seeds and orders; {METRICS[task].replace('_', ' ')} on frozen test splits.</p>"
         f"{_table(rows)}{figures}</html>"
     )
 

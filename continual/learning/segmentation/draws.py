@@ -18,7 +18,7 @@ from continual.learning.segmentation.tile_cache import TileCache
 
 FOREGROUND_SHARE = 0.5
 """Tiles that hold any class but the background make up at least this share of a site's draws."""
-MOST_EXAMPLES = 192
+MOST_EXAMPLES = 64
 """Most tiles that the importance of weights is measured on, evenly spread over the samples."""
 
 
