@@ -17,6 +17,7 @@ from continual.learning import (
     ActivationKey,
     AdaptedNetwork,
     BackboneWeights,
+    CachePlace,
     LoraShape,
     TrainingOptions,
     bound_threads,
@@ -29,6 +30,7 @@ from continual.learning import (
     resolve_backbone,
     weights_from_bytes,
 )
+from flows.letting_go import check_images
 from flows.progress import track
 from flows.requests import Release
 from flows.workplace import Workplace
@@ -117,7 +119,11 @@ class AdapterContext:
         network = build_network(weights)
         check_image_size(network, options.image_size)
         key = ActivationKey(weights.digest, first_tuned_block(network, options.lora), options.image_size)
-        self.cache = ActivationCache(workplace.settings.activations_folder(), key, network, self.device)
+        settings = workplace.settings
+        place = CachePlace(
+            settings.activations_folder(), settings.kept_activations_folder(), settings.activations_limit_bytes()
+        )
+        self.cache = ActivationCache(place, key, network, self.device)
 
     def champion(self) -> AdapterVersion | None:
         """The version in service, or None before the first release."""
@@ -133,9 +139,14 @@ class AdapterContext:
         return AdaptedNetwork(network, self.options.lora, classes, self.options.training.seed).to(self.device)
 
     def fill(self, samples: Sequence[Sample], views: int, description: str) -> None:
-        """Make sure the cache holds `views` views of every sample."""
+        """Make sure the cache holds frozen features and `views` views of every sample (0: the features alone).
+
+        Raises ImageLetGoError when what is missing would need images that were let go.
+        """
         missing = self.cache.missing(samples, views)
-        self.cache.fill(missing, views, self._pixels, track(description, len(missing)))
+        if missing:
+            check_images(self, missing, views)
+        self.cache.fill(samples, views, self._pixels, track(description, len(missing)))
 
     def _pixels(self, sample: Sample) -> np.ndarray:
         pixels: np.ndarray = decode_image(self.registry.samples.read(sample)).pixels

@@ -27,6 +27,7 @@ from continual.learning import (
 )
 from flows.adapter_context import AdapterContext
 from flows.evaluation import Stay, evaluate, labelled_samples, stay_near
+from flows.letting_go import learnable
 from flows.memory import choose_memory, remembered_by
 from flows.progress import track
 from flows.windows import new_labels, new_samples
@@ -69,7 +70,7 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
     """
     experience = [s for s in new_samples(context, champion, site) if s.split is Split.TRAIN and s.label is not None]
     _check_experience(context, site, experience, strategy)
-    remembered = remembered_by(context.registry, champion)
+    remembered = learnable(context, remembered_by(context.registry, champion))
     past = _past(context, champion) if STRATEGIES[strategy].joint else []
     context.fill([*experience, *remembered, *past], context.options.training.views, f"{site}: activations")
     network, importance = _start(context, champion, [*experience, *remembered, *past])

@@ -9,10 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from continual.learning.activations import ActivationCache, ActivationKey
+    from continual.learning.activations import ActivationCache, ActivationKey, CachePlace
     from continual.learning.adapter_files import network_record, read_adapter, read_importance, write_adapter
     from continual.learning.backbones import BackboneWeights, build_network, resolve_backbone, weights_from_bytes
-    from continual.learning.cached_files import cached_digests, forget_activations
+    from continual.learning.cached_files import (
+        activation_bytes,
+        cached_digests,
+        forget_activations,
+        forget_beyond,
+        holds_kinds,
+    )
     from continual.learning.calibration import calibrate, fit_temperature
     from continual.learning.closed_form import CLOSED_FORMS, ClosedForm, softmax, targets_of
     from continual.learning.devices import bound_threads, choose_device, gpu_peak_bytes, reset_gpu_peak
@@ -37,6 +43,7 @@ _HOMES = {
     "AdaptedNetwork": "network",
     "BackboneWeights": "backbones",
     "CLOSED_FORMS": "closed_form",
+    "CachePlace": "activations",
     "Candidates": "memory",
     "Capacity": "memory",
     "ClosedForm": "closed_form",
@@ -49,6 +56,7 @@ _HOMES = {
     "TrainingOptions": "loop",
     "UpdateRequest": "learner",
     "WeightLine": "interpolation",
+    "activation_bytes": "cached_files",
     "bound_threads": "devices",
     "calibrate": "calibration",
     "build_network": "backbones",
@@ -57,8 +65,10 @@ _HOMES = {
     "check_image_size": "network",
     "first_tuned_block": "network",
     "forget_activations": "cached_files",
+    "forget_beyond": "cached_files",
     "fit_temperature": "calibration",
     "gpu_peak_bytes": "devices",
+    "holds_kinds": "cached_files",
     "importance_of": "learner",
     "learn": "learner",
     "load_predictor": "predictor",
@@ -87,6 +97,7 @@ __all__ = [
     "ActivationKey",
     "AdaptedNetwork",
     "BackboneWeights",
+    "CachePlace",
     "Candidates",
     "Capacity",
     "ClosedForm",
@@ -97,6 +108,7 @@ __all__ = [
     "TrainingOptions",
     "UpdateRequest",
     "WeightLine",
+    "activation_bytes",
     "bound_threads",
     "build_network",
     "cached_digests",
@@ -106,7 +118,9 @@ __all__ = [
     "first_tuned_block",
     "fit_temperature",
     "forget_activations",
+    "forget_beyond",
     "gpu_peak_bytes",
+    "holds_kinds",
     "importance_of",
     "learn",
     "load_predictor",
