@@ -9,7 +9,7 @@ import numpy as np
 
 from continual.domain.adapters import CHAMPION, AdapterVersion
 from continual.domain.change_plan import ChangePlan
-from continual.domain.errors import ConflictError, NotFoundError
+from continual.domain.errors import ArtifactError, ConflictError, NotFoundError
 from continual.domain.samples import Sample
 from continual.imaging import decode_image
 from continual.learning import (
@@ -149,7 +149,13 @@ class AdapterContext:
         self.cache.fill(samples, views, self._pixels, track(description, len(missing)))
 
     def _pixels(self, sample: Sample) -> np.ndarray:
-        pixels: np.ndarray = decode_image(self.registry.samples.read(sample)).pixels
+        try:
+            data = self.registry.samples.read(sample)
+        except ArtifactError:
+            # Another update may have let the image go, and its tokens, since this one began.
+            check_images(self, [sample], 1)
+            raise
+        pixels: np.ndarray = decode_image(data).pixels
         return pixels
 
 

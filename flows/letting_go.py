@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from continual.domain.adapters import CHAMPION, AdapterVersion
 from continual.domain.change_plan import ChangePlan
 from continual.domain.errors import ImageLetGoError, NotFoundError
+from continual.domain.metrics import BALANCED_ACCURACY
 from continual.domain.samples import Sample, Split
 from continual.learning import STRATEGIES, ActivationKey, forget_activations, forget_beyond, holds_kinds
 from registry import Registry
@@ -71,7 +72,7 @@ def let_go(context: "AdapterContext") -> int:
         return 0
     registry = context.registry
     adapters = [needs_of(registry, one) for one in _champions(registry)]
-    if any(_plan(needs.champion).keep_images for needs in adapters):
+    if any(_keeps_images(needs.champion) for needs in adapters):
         return 0
     samples = registry.samples.list()
     _keep(context, needs_of(registry, champion), samples)
@@ -194,5 +195,7 @@ def _champions(registry: Registry) -> Iterator[AdapterVersion]:
             continue
 
 
-def _plan(champion: AdapterVersion) -> ChangePlan:
-    return ChangePlan.from_record(champion.record["options"]["plan"])
+def _keeps_images(champion: AdapterVersion) -> bool:
+    # Whoever answers pixel by pixel replays masks, and no mask is kept without its image.
+    by_pixel = champion.metric != BALANCED_ACCURACY
+    return by_pixel or ChangePlan.from_record(champion.record["options"]["plan"]).keep_images
