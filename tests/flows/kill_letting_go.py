@@ -1,4 +1,4 @@
-"""Kills an update while images are let go, at a chosen moment: `kill_letting_go.py MOMENT WORKSPACE ...`.
+"""Kills a process while it lets images go, at a chosen moment: `kill_letting_go.py MOMENT WORKSPACE ...`.
 
 Forks and kills as `kill_an_update.py` beside it does.
 """

@@ -1,6 +1,7 @@
 """A stream whose images are let go: the same versions as with images, no picture left, and what is refused."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,22 @@ from flows.workplace import open_workplace
 SHIFTED = tuple(f"t{number}" for number in range(40))
 LATER = tuple(f"u{number}" for number in range(24))
 WEIGHTS = ("adapter_model.safetensors", "head.safetensors", "importance.safetensors")
-VIEWS = 1
-"""Of the small stream: tokens of view 0, so that an image kept for learning has two files."""
+VIEWS = 2
 
 
-def two_sites(desk, **plan):
+def two_sites(stream, desk, **plan):
+    """Two sites learnt, from more than one view of each image."""
+    from flows.requests import Release
+    from flows.update import release
+
     desk.folder.mkdir(exist_ok=True)
     desk.take_in(desk.cells("first"), "first")
-    assert desk.release(**plan) == "accepted"
+    options = stream.small_options()
+    options = replace(
+        options, training=replace(options.training, views=VIEWS), plan=replace(options.plan, **plan)
+    ).as_record()
+    backbone = str(stream.write_backbone(desk.folder / "backbone.safetensors"))
+    assert release(desk.workspace, "first", Release("cells", backbone, None, options)).state.value == "accepted"
     desk.take_in(desk.cells("second", SHIFTED, seed=2), "second", "cells")
     assert desk.learn("second") == "version 2 accepted"
     return desk
@@ -31,7 +40,7 @@ def two_sites(desk, **plan):
 @pytest.fixture(scope="module")
 def gone_folder(stream, libraries, tmp_path_factory):
     """A desk with two sites learnt and no image left; to be copied, never changed."""
-    return two_sites(stream.Desk(tmp_path_factory.mktemp("gone") / "desk"), keep_images=False).folder
+    return two_sites(stream, stream.Desk(tmp_path_factory.mktemp("gone") / "desk"), keep_images=False).folder
 
 
 @pytest.fixture
@@ -43,7 +52,7 @@ def gone(gone_folder, tmp_path, stream):
 @pytest.fixture(scope="module")
 def with_images(stream, libraries, tmp_path_factory):
     """The same stream with images; read only."""
-    return two_sites(stream.Desk(tmp_path_factory.mktemp("images") / "desk"))
+    return two_sites(stream, stream.Desk(tmp_path_factory.mktemp("images") / "desk"))
 
 
 def weights(desk) -> dict[tuple[int, str], str]:
@@ -93,9 +102,8 @@ def test_what_is_kept_is_what_learning_goes_on_from_and_nothing_else(gone):
         champion = registry.adapters.current("cells")
         memory = {digest for _, digest in champion.record["memory"]}
         for sample in registry.samples.list():
-            tokens = {f"v{number}" for number in range(VIEWS)}
-            needed = sample.split is not Split.TRAIN or sample.digest in memory
-            assert kept.pop(sample.digest) == {"features", *(tokens if needed else ())}
+            views = VIEWS if sample.digest in memory else int(sample.split is not Split.TRAIN)
+            assert kept.pop(sample.digest) == {"features", *(f"v{number}" for number in range(views))}
     assert kept == {}
     assert list((Path(gone.workspace) / "activations").glob("*/*/*.npy")) == []
 
@@ -175,8 +183,6 @@ def test_training_samples_without_a_label_keep_all_views_and_are_learnt_when_it_
 
 
 def test_what_needs_images_that_are_gone_is_refused_with_the_remedy(gone, stream):
-    from dataclasses import replace
-
     from flows.adapter_context import AdapterContext, context_of
     from flows.results import reference_result
     from flows.update import learn_site
@@ -221,7 +227,7 @@ def test_after_a_rollback_looks_and_updates_go_on_with_what_is_left(gone):
         assert (version.parent, version.record["replayed"]) == (1, len(left))
 
 
-def test_another_adapter_that_keeps_images_keeps_them_for_all(gone_folder, desk, stream):
+def test_another_adapter_that_keeps_images_keeps_them_for_all(desk, stream):
     from flows.requests import Release
     from flows.update import release
 
