@@ -5,6 +5,7 @@ job's functions, with a gate that refuses nothing, so that it learns what the ot
 Interrupted, the same command with the same `--workspace` goes on where it stopped.
 """
 
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -84,6 +85,11 @@ def without_images(folder: Path, incoming: "Incoming", options: "AdapterOptions"
     plan = replace(options.plan, replay_samples=size, keep_images=False, **open_gate)
     wanted = Release(ADAPTER, str(weights_file()), None, replace(options, plan=plan).as_record())
     workspace = str(folder / "without_images")
+    if not Path(workspace).exists():
+        # What was computed once need not be computed again: the same images, backbone and side.
+        draft = folder / "copied"
+        shutil.copytree(folder / "with_images" / "activations", draft / "activations", dirs_exist_ok=True)
+        draft.rename(workspace)
     learnt = {}
     for site in SITES:
         take_in(workspace, incoming, site, None)
