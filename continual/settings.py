@@ -37,6 +37,9 @@ class Settings(BaseSettings):
         default=15.0, ge=0, description="An update's training state is kept this often; 0 after every step."
     )
     threads: int = Field(default=0, ge=0, description="Torch threads; 0 leaves one per core.")
+    activations_gib: float = Field(
+        default=20.0, ge=0, description="Most GiB that the cache of activations takes; 0 sets no bound."
+    )
     actor: str = Field(default="continual", description="Name written beside every change in the ledger.")
 
     def resolved_database_url(self) -> str:
@@ -54,6 +57,14 @@ class Settings(BaseSettings):
     def training_folder(self) -> Path:
         """Where states of unfinished updates lie; safe to delete, those updates then start anew."""
         return self.workspace.absolute() / "training"
+
+    def activations_limit_bytes(self) -> int:
+        """Most bytes of cached activations; 0 sets no bound."""
+        return int(self.activations_gib * 2**30)
+
+    def kept_activations_folder(self) -> Path:
+        """Where the activations of images lie that are stored no more: the only copy, and patient data; back it up."""
+        return self.workspace.absolute() / "kept_activations"
 
 
 def load_settings(workspace: Path | None = None, device: str | None = None) -> Settings:

@@ -9,7 +9,7 @@ import numpy as np
 
 from continual.domain.adapters import CHAMPION, AdapterVersion, Task
 from continual.domain.change_plan import ChangePlan
-from continual.domain.errors import ConflictError, NotFoundError, SettingsError
+from continual.domain.errors import ArtifactError, ConflictError, NotFoundError, SettingsError
 from continual.domain.samples import Sample, Split
 from continual.imaging import decode_image, decode_mask
 from continual.learning import (
@@ -17,6 +17,7 @@ from continual.learning import (
     ActivationKey,
     AdaptedNetwork,
     BackboneWeights,
+    CachePlace,
     ClosedFormNetwork,
     LoraShape,
     Readout,
@@ -40,6 +41,7 @@ from continual.learning import (
     resolve_backbone,
     weights_from_bytes,
 )
+from flows.letting_go import check_images
 from flows.progress import track
 from flows.requests import Release
 from flows.workplace import Workplace
@@ -71,6 +73,11 @@ class AdapterOptions:
             raise SettingsError(
                 "new classes are allowed to an adapter of masks, whose numbers only --classes can name; leave out "
                 "--new-classes, and release an adapter with all classes"
+            )
+        if self.task is Task.SEGMENTATION and not self.plan.keep_images:
+            raise SettingsError(
+                "images are to go once learnt, and an adapter of masks learns from images and masks; leave out "
+                "--no-images"
             )
         if self.task is Task.CLASSIFICATION and (self.classes or self.tile):
             raise SettingsError(
@@ -157,13 +164,16 @@ class AdapterContext:
         network = build_network(weights)
         check_image_size(network, options.image_size)
         key = ActivationKey(weights.digest, first_tuned_block(network, options.lora), options.image_size)
-        folder = workplace.settings.activations_folder()
+        settings = workplace.settings
+        place = CachePlace(
+            settings.activations_folder(), settings.kept_activations_folder(), settings.activations_limit_bytes()
+        )
         self.cache: ActivationCache | TileCache
         if options.task is Task.SEGMENTATION:
             tile = options.tile or choose_tile(network, options.image_size)
-            self.cache = TileCache(folder, key, tile, network, self.device, self._mask)
+            self.cache = TileCache(place, key, tile, network, self.device, self._mask)
         else:
-            self.cache = ActivationCache(folder, key, network, self.device)
+            self.cache = ActivationCache(place, key, network, self.device)
 
     def champion(self) -> AdapterVersion | None:
         """The version in service, or None before the first release."""
@@ -193,12 +203,23 @@ class AdapterContext:
         return AdaptedNetwork(network, lora, classes, seed).to(self.device)
 
     def fill(self, samples: Sequence[Sample], views: int, description: str) -> None:
-        """Make sure the cache holds `views` views of every sample."""
+        """Make sure the cache holds frozen features and `views` views of every sample (0: the features alone).
+
+        Raises ImageLetGoError when what is missing would need images that were let go.
+        """
         missing = self.cache.missing(samples, views)
-        self.cache.fill(missing, views, self._pixels, track(description, len(missing)))
+        if missing:
+            check_images(self, missing, views)
+        self.cache.fill(samples, views, self._pixels, track(description, len(missing)))
 
     def _pixels(self, sample: Sample) -> np.ndarray:
-        pixels: np.ndarray = decode_image(self.registry.samples.read(sample)).pixels
+        try:
+            data = self.registry.samples.read(sample)
+        except ArtifactError:
+            # Another update may have let the image go, and its tokens, since this one began.
+            check_images(self, [sample], 1)
+            raise
+        pixels: np.ndarray = decode_image(data).pixels
         return pixels
 
     def _mask(self, sample: Sample) -> np.ndarray:

@@ -37,6 +37,7 @@ from continual.learning import (
 )
 from flows.adapter_context import AdapterContext
 from flows.evaluation import Stay, evaluate, labelled_samples, stay_near
+from flows.letting_go import learnable
 from flows.lineage import learnt_samples, newest_of_lora
 from flows.memory import choose_memory, remembered_by
 from flows.pace import Pace
@@ -89,11 +90,12 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
     since then is learnt with the new samples. Raises StreamError when there are too few labels for the change plan.
     """
     experience = labelled_experience(context, champion, site)
-    remembered = remembered_by(context.registry, champion)
+    remembered = learnable(context, remembered_by(context.registry, champion))
     start = newest_of_lora(context, champion)
     joint = STRATEGIES[strategy].joint
     past = _past(context, champion) if joint else []
-    missed = [] if joint or start is champion else learnt_samples(context, champion, start)
+    # Without images, what is left of them can be learnt: those that the memory remembers.
+    missed = [] if joint or start is champion else learnable(context, learnt_samples(context, champion, start))
     seen = [*missed, *experience, *remembered, *past]
     context.fill(seen, context.options.training.views, f"{site}: activations")
     network, importance = _start(context, start, classes_after(context, champion, seen))

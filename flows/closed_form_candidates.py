@@ -30,7 +30,7 @@ def fit_candidate(context: AdapterContext, champion: AdapterVersion | None, site
     classes = classes_after(context, champion, [*past, *experience])
     trained_on = order_learnt(champion, site)
     held = [s for name in trained_on for s in labelled_samples(context, name, Split.VALIDATION) if s.label in classes]
-    context.fill([*past, *experience, *held], 1, f"{site}: frozen features")
+    context.fill([*past, *experience, *held], 0, f"{site}: frozen features")
     with Pace() as pace:
         learner = _beginning(context, continued, experience, method, classes)
         _learn(context, learner, [*past, *experience], classes, site)

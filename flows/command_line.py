@@ -19,6 +19,7 @@ from flows.command_options import (
     Tile,
     WhichTask,
     Workspace,
+    check_references,
     make_console,
     prepare_workspace,
     read_incoming,
@@ -107,10 +108,13 @@ def run(  # noqa: PLR0913 (one parameter per option)
         str, typer.Option(help="What is tuned: lora, dora, rslora, oft, ia3 or orthogonal.")
     ] = "lora",
     replay_samples: Annotated[int, typer.Option(min=0, help="Replay memory: most samples.")] = 200,
-    replay_bytes: Annotated[int, typer.Option(min=0, help="Replay memory: most bytes of stored images; 0: any.")] = 0,
+    replay_bytes: Annotated[int, typer.Option(min=0, help="Replay memory: most bytes of what is kept; 0: any.")] = 0,
     replay_policy: Annotated[
         str, typer.Option(help="What it keeps: class_and_site_balanced, reservoir or herding.")
     ] = "class_and_site_balanced",
+    keep_images: Annotated[
+        bool, typer.Option("--keep-images/--no-images", help="Keep images once learnt, or only their activations.")
+    ] = True,
     minimum_labelled: Annotated[
         int | None,
         typer.Option(min=1, help="Fewest labelled training samples that may carry an update; default 40, of masks 10."),
@@ -125,6 +129,7 @@ def run(  # noqa: PLR0913 (one parameter per option)
     """Release on the first site, then ingest, check, learn, gate and register each later site."""
     console = make_console()
     names = split_names(sites)
+    check_references(compare, keep_images=keep_images)
     incoming = read_incoming(manifest, labels, names)
     prepare_workspace(workspace, device)
     with showing_progress(console):
@@ -145,6 +150,7 @@ def run(  # noqa: PLR0913 (one parameter per option)
                 replay_samples=replay_samples,
                 replay_bytes=replay_bytes,
                 replay_policy=replay_policy,
+                keep_images=keep_images,
                 past_site_margin=margin,
                 past_site_drop=drop,
                 minimum_labelled=minimum_labelled or FEWEST_LABELLED[task],

@@ -83,6 +83,16 @@ def prepare_workspace(workspace: Path, device: str | None, *, create: bool = Tru
         apply_environment({"CONTINUAL_DEVICE": device})
 
 
+def check_references(compare: str, *, keep_images: bool) -> None:
+    """Raise SettingsError for references beside a run that keeps no images: they learn all images once more."""
+    from continual.domain.errors import SettingsError
+
+    if compare and not keep_images:
+        raise SettingsError(
+            f"--compare {compare} learns all images once more, and with --no-images 0 are kept; leave one of them out"
+        )
+
+
 def split_names(listed: str) -> list[str]:
     """The names of a comma-separated list."""
     return [name.strip() for name in listed.split(",") if name.strip()]

@@ -33,7 +33,7 @@ class Person:
 class ErasureReport:
     """What an erasure did. `erased` is None when nothing was held; `before` is the erasure that came before, if any.
 
-    `activation_files` counts cached files of images that are stored no more, `training_states` those of unfinished
+    `activation_files` counts cached and kept files of images without a sample, `training_states` those of unfinished
     updates, which start anew; `running_updates` are attempts that had not ended and may still have the subject's images
     in their hands.
     """
@@ -109,7 +109,7 @@ def show_erasure(console: Console, report: ErasureReport) -> None:
             highlight=False,
         )
     if report.activation_files:
-        console.print(f"deleted {report.activation_files} cached activation files", highlight=False)
+        console.print(f"deleted {report.activation_files} activation files", highlight=False)
     if report.training_states:
         console.print(f"deleted {report.training_states} training states of unfinished updates", highlight=False)
     _show_versions(console, report)
@@ -161,10 +161,12 @@ def _check_reason(reason: str, person: Person) -> None:
 
 
 def _sweep_activations(workplace: Workplace) -> int:
-    """Delete the cached files of every image that is stored no more: this subject's, and what a kill left of others.
+    """Delete the activations, cached and kept, of every image without a sample: this subject's, a kill's leavings.
 
-    The folder is listed first: whatever is cached was stored before, so nothing new is taken for a remnant.
+    Each folder is listed first: whatever is cached was stored before, so nothing new is taken for a remnant.
     """
-    folder = workplace.settings.activations_folder()
-    cached = cached_digests(folder)
-    return forget_activations(folder, cached - workplace.registry.samples.stored(cached))
+    deleted = 0
+    for folder in (workplace.settings.activations_folder(), workplace.settings.kept_activations_folder()):
+        cached = cached_digests(folder)
+        deleted += forget_activations(folder, cached - workplace.registry.samples.stored(cached))
+    return deleted

@@ -12,7 +12,8 @@ from continual.domain.change_plan import ChangePlan
 from continual.domain.errors import NotFoundError
 from continual.domain.metrics import task_of
 from continual.domain.samples import Sample, Split
-from continual.learning import Candidates, Capacity, policy_named, select_memory
+from continual.learning import Candidates, Capacity, TileCache, policy_named, select_memory
+from flows.held import held_of, site_rows
 from flows.workplace import Workplace
 from registry import Registry
 
@@ -27,8 +28,8 @@ def choose_memory(context: "AdapterContext", samples: Sequence[Sample]) -> tuple
     """
     plan = context.options.plan
     if policy_named(plan.replay_policy).needs_features:
-        context.fill(samples, 1, "replay memory: features")
-    sizes = context.registry.samples.sizes(samples) if plan.replay_bytes else {}
+        context.fill(samples, 0, "replay memory: features")
+    sizes = bytes_kept(context, samples) if plan.replay_bytes else {}
     candidates = Candidates(
         _as_one_class(samples) if context.options.task is Task.SEGMENTATION else samples,
         context.options.training.seed,
@@ -46,6 +47,18 @@ def _as_one_class(samples: Sequence[Sample]) -> list[Sample]:
     return [replace(sample, label="mask") for sample in samples if sample.mask is not None]
 
 
+def bytes_kept(context: "AdapterContext", samples: Sequence[Sample]) -> dict[str, int]:
+    """Bytes that remembering each sample, by digest, costs: those of its image, or of its activations without images.
+
+    Activations are features and the views that are drawn from; where one is missing, it is computed.
+    """
+    if context.options.plan.keep_images or isinstance(context.cache, TileCache):
+        return context.registry.samples.sizes(samples)
+    views = context.options.training.views
+    context.fill(samples, views, "replay memory: sizes")
+    return context.cache.sizes([sample.digest for sample in samples], views)
+
+
 def remembered_by(registry: Registry, version: AdapterVersion | None) -> list[Sample]:
     """The samples of a version's replay memory that are still stored, the worthiest first; erased ones are left out."""
     if version is None:
@@ -59,7 +72,10 @@ def remembered_by(registry: Registry, version: AdapterVersion | None) -> list[Sa
 
 @dataclass(frozen=True, slots=True)
 class MemoryView:
-    """A champion's replay memory as a person reads it. `erased` counts what it remembered and is no longer stored."""
+    """A champion's replay memory as a person reads it. `erased` counts what it remembered and is no longer stored.
+
+    `size_bytes` is what the capacity counts: stored images where the plan keeps images, else kept activations.
+    """
 
     adapter: str
     version: int
@@ -72,7 +88,10 @@ class MemoryView:
     cells: tuple[dict[str, Any], ...]
     """Per site and class: `site`, `label`, `samples`, `bytes`."""
     listed: tuple[dict[str, Any], ...]
-    """Per sample: `site`, `subject`, `label`, `digest`, `bytes`, `since_version`."""
+    """Per sample: `site`, `subject`, `label`, `digest`, `bytes`, `kept`, `image_bytes`, `activation_bytes`,
+    `since_version`."""
+    sites: tuple[dict[str, Any], ...] = ()
+    """Per site, of all its samples: `site`, `samples`, `images` and `activations` that are kept, bytes of both."""
 
     def as_record(self, with_samples: bool) -> dict[str, Any]:
         """Plain JSON, the samples one by one only if asked for."""
@@ -89,16 +108,19 @@ def memory_view(workplace: Workplace, adapter: str) -> MemoryView:
         raise NotFoundError(f"no adapter {adapter!r}; known: {', '.join(names) or 'none yet'}")
     champion = registry.adapters.current(adapter, CHAMPION)
     plan = ChangePlan.from_record(champion.record["options"]["plan"])
+    holding = held_of(workplace, registry.samples.list())
     held = remembered_by(registry, champion)
-    sizes = registry.samples.sizes(held)
     since = _since(registry.adapters.list(adapter), champion)
-    listed = tuple(
+    listed: tuple[dict[str, Any], ...] = tuple(
         {
             "site": sample.site,
             "subject": sample.subject,
             "label": sample.label or "-",
             "digest": sample.digest,
-            "bytes": sizes[sample.digest],
+            "bytes": holding.image_bytes(sample) if plan.keep_images else holding.activation_bytes(sample),
+            "kept": holding.what(sample),
+            "image_bytes": holding.image_bytes(sample),
+            "activation_bytes": holding.activation_bytes(sample),
             "since_version": since[sample.site, sample.digest],
         }
         for sample in held
@@ -110,10 +132,11 @@ def memory_view(workplace: Workplace, adapter: str) -> MemoryView:
         capacity_samples=plan.replay_samples,
         capacity_bytes=plan.replay_bytes,
         samples=len(held),
-        size_bytes=sum(sizes.values()),
+        size_bytes=sum(row["bytes"] for row in listed),
         erased=len(champion.record["memory"]) - len(held),
         cells=_cells(listed),
         listed=listed,
+        sites=site_rows(holding, registry.samples.list()),
     )
 
 
@@ -150,9 +173,11 @@ def show_memory(console: Console, view: MemoryView, with_samples: bool) -> None:
     if view.erased:
         console.print(f"{view.erased} more were remembered and have been erased since", highlight=False)
     _print_table(console, ("site", "label", "samples", "bytes"), view.cells)
+    console.print("Kept of all samples, learnt or not:")
+    _print_table(console, ("site", "samples", "images", "image_bytes", "activations", "activation_bytes"), view.sites)
     if with_samples:
         _print_table(
-            console, ("site", "subject", "label", "digest", "bytes", "since"), [_short(r) for r in view.listed]
+            console, ("site", "subject", "label", "digest", "kept", "bytes", "since"), [_short(r) for r in view.listed]
         )
 
 
@@ -163,7 +188,8 @@ def _short(row: dict[str, Any]) -> dict[str, Any]:
 def _print_table(console: Console, headings: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     table = Table(title_justify="left")
     for heading in headings:
-        table.add_column(heading, justify="right" if heading in {"samples", "bytes"} else "left", overflow="fold")
+        text = heading in {"site", "subject", "label", "digest", "kept", "since"}
+        table.add_column(heading.replace("_", " "), justify="left" if text else "right", overflow="fold")
     for row in rows:
         table.add_row(*(str(row[heading]) for heading in headings))
     console.print(table)

@@ -32,7 +32,7 @@ from continual.learning import (
 )
 from flows.adapter_context import AdapterContext
 from flows.evaluation import evaluate, labelled_samples, stay_near
-from flows.memory import choose_memory
+from flows.memory import bytes_kept, choose_memory
 from flows.pace import Pace
 from flows.progress import say, track
 
@@ -125,7 +125,7 @@ def run_strategy(context: AdapterContext, strategy: str, sites: Sequence[str], s
         if wanted.regularises:
             importance = importance_of(network, context.cache, memory, lambda _done: None)
         rows.append(_network_row(context, network, sites, sites[: position + 1]))
-    kept = context.registry.samples.sizes(memory) if wanted.replays else {}
+    kept = bytes_kept(context, memory) if wanted.replays else {}
     trainable = sum(weight.numel() for weight in network.trainable().values())
     return _run(sites, rows, paces, trainable, sum(kept.values()))
 
@@ -206,7 +206,7 @@ def _closed_form_scores(context: AdapterContext, readout: Readout, temperature: 
 def _features(
     context: AdapterContext, samples: Sequence[Sample], classes: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    context.fill(samples, 1, "frozen features")
+    context.fill(samples, 0, "frozen features")
     features = context.cache.features([sample.digest for sample in samples])
     return features, targets_of([str(sample.label) for sample in samples], classes)
 

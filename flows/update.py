@@ -23,7 +23,9 @@ from flows.adapter_context import (
     options_kept,
 )
 from flows.candidates import register_candidate
-from flows.choice import candidate_of, check_strategies
+from flows.choice import AUTO, allowed_by, candidate_of, check_strategies
+from flows.letting_go import check_strategy, let_go
+from flows.progress import say
 from flows.requests import Release
 from flows.windows import look_at_site, new_labels, new_samples
 from flows.workplace import Workplace, open_workplace
@@ -34,7 +36,13 @@ STALE_UPDATE = timedelta(hours=24)
 
 
 def learn_site(context: AdapterContext, site: str, strategy: str) -> AdapterVersion:
-    """Train, gate and register one update, with its row in the table of updates; `strategy` may be `auto`."""
+    """Train, gate and register one update, with its row in the table of updates; `strategy` may be `auto`.
+
+    Raises ImageLetGoError when the strategy, or one that `auto` tries, needs images that the change plan does not keep.
+    """
+    tried = allowed_by(context.options.plan, context.options.task) if strategy == AUTO else (strategy,)
+    for name in tried:
+        check_strategy(context, name)
     champion = context.champion()
     parent = champion.number if champion else None
     updates = context.registry.updates
@@ -95,10 +103,13 @@ def release(workspace: str, site: str, wanted: Release) -> AdapterVersion:
     with open_workplace(workspace) as workplace:
         champion = champion_of(workplace, wanted.adapter)
         if champion is not None:
+            if not options_from_record(champion.record["options"]).plan.keep_images:
+                _let_go(context_of(workplace, wanted.adapter))
             return champion
         weights = resolve_backbone(wanted.backbone, wanted.backbone_name)
         context = AdapterContext(workplace, wanted.adapter, weights, options_from_record(wanted.options))
         version = learn_site(context, site, "naive")
+        _let_go(context)
     if version.gate is not None and not version.gate.accepted:
         reasons = " ".join(finding.reason for finding in version.gate.findings if not finding.passed)
         raise StreamError(f"the gate refused the first version. {reasons} Send more labelled images or raise --steps")
@@ -124,15 +135,28 @@ def look_and_learn(
         context = context_of(workplace, adapter, new_classes=new_classes)
         chosen = strategy or context.options.plan.strategies[0]
         check_strategies(context.options.plan.strategies, chosen, context.options.task)
-        if already_judged(context, site, chosen):
-            return "nothing new"
-        report = _look(context, workplace, site)
-        if report is None:
-            return "nothing new"
-        if report.action not in learn_on and not _offers_new_classes(context, site, report.action):
-            return f"not learnt: {report.verdict.value}, action {report.action.value}"
-        version = learn_site(context, site, chosen)
-        return f"version {version.number} {version.state.value}"
+        outcome = _learn_if_needed(context, site, chosen, learn_on)
+        # Also where nothing was learnt now: an update that was killed afterwards may not have got so far.
+        _let_go(context)
+        return outcome
+
+
+def _learn_if_needed(context: AdapterContext, site: str, strategy: str, learn_on: tuple[Action, ...]) -> str:
+    if already_judged(context, site, strategy):
+        return "nothing new"
+    report = _look(context, context.workplace, site)
+    if report is None:
+        return "nothing new"
+    if report.action not in learn_on and not _offers_new_classes(context, site, report.action):
+        return f"not learnt: {report.verdict.value}, action {report.action.value}"
+    version = learn_site(context, site, strategy)
+    return f"version {version.number} {version.state.value}"
+
+
+def _let_go(context: AdapterContext) -> None:
+    gone = let_go(context)
+    if gone:
+        say(f"{gone} images let go; what learning needs of them is kept as activations")
 
 
 def _completed(plan: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from continual.domain.metrics import METRICS, task_of
 from continual.domain.samples import Sample, Split
 from continual.learning import VersionNetwork, probabilities, site_outcomes
 from flows.adapter_context import AdapterContext
+from flows.letting_go import learnable
 from flows.progress import track
 from monitoring import Intake, Window, look
 
@@ -20,7 +21,7 @@ def learnt_batch(champion: AdapterVersion, site: str) -> int:
 def new_samples(context: AdapterContext, champion: AdapterVersion | None, site: str) -> list[Sample]:
     """Samples of `site` that arrived after the champion learnt it; all of them for a new site."""
     learnt = learnt_batch(champion, site) if champion else 0
-    return [sample for sample in context.registry.samples.list(site) if sample.batch > learnt]
+    return learnable(context, [sample for sample in context.registry.samples.list(site) if sample.batch > learnt])
 
 
 def new_labels(champion: AdapterVersion, samples: Sequence[Sample]) -> tuple[str, ...]:

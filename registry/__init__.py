@@ -1,8 +1,8 @@
 """What is stored, and who may replace what: samples, adapter versions, aliases, drift reports, updates, the ledger.
 
 The one door of SQLAlchemy, alembic and fsspec. Knows nothing of how an adapter is trained, how an image is read, of
-HTTP or of schedules. The public names are `open_registry`, `Registry`, `run_gate`, `Update`, `Batch`, `Erasure` and
-`ErasureOrder`; they load on first use, so that importing the package costs nothing.
+HTTP or of schedules. The public names are `open_registry`, `Registry`, `run_gate`, `Update`, `Batch`, `Erasure`,
+`ErasureOrder` and `LetGo`; they load on first use, so that importing the package costs nothing.
 """
 
 from importlib import import_module
@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from registry.erasures import Erasure, ErasureOrder
+    from registry.images import LetGo
     from registry.promotion import run_gate
     from registry.registry import Registry, open_registry
     from registry.samples import Batch
     from registry.updates import Update
 
-__all__ = ["Batch", "Erasure", "ErasureOrder", "Registry", "Update", "open_registry", "run_gate"]
+__all__ = ["Batch", "Erasure", "ErasureOrder", "LetGo", "Registry", "Update", "open_registry", "run_gate"]
 
 _HOMES = {
     "Batch": "registry.samples",
     "Erasure": "registry.erasures",
     "ErasureOrder": "registry.erasures",
+    "LetGo": "registry.images",
     "Registry": "registry.registry",
     "Update": "registry.updates",
     "open_registry": "registry.registry",

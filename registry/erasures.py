@@ -16,6 +16,7 @@ from continual.domain.errors import ConflictError, NotFoundError
 from registry import ledger
 from registry.artifacts import ArtifactStore
 from registry.database import Database, chunks
+from registry.images import LET_GO
 from registry.masks import drop_replaced, masks_of, used_masks
 from registry.plain_json import check_text
 from registry.tables import LedgerRow, QuarantineRow, SampleRow, SubjectRow
@@ -132,9 +133,10 @@ class ErasureStore:
         return [one for one in found if site in (None, one.site) and subject in (None, one.subject)]
 
 
-def count_erasures(session: Session) -> int:
-    """How many erasures there have been."""
-    return session.scalar(select(func.count()).select_from(LedgerRow).where(LedgerRow.event == ERASED)) or 0
+def count_removals(session: Session) -> int:
+    """How often images went from the store: erasures, and images let go."""
+    query = select(func.count()).select_from(LedgerRow).where(LedgerRow.event.in_((ERASED, LET_GO)))
+    return session.scalar(query) or 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from registry.artifacts import ArtifactStore
 from registry.database import Database, make_engine
 from registry.drift_reports import DriftReportStore
 from registry.erasures import ErasureStore
+from registry.images import ImageStore
 from registry.ledger import Ledger
 from registry.samples import SampleStore
 from registry.schema import bring_to_head
@@ -23,6 +24,7 @@ class Registry:
     drift: DriftReportStore
     updates: UpdateStore
     erasures: ErasureStore
+    images: ImageStore
     ledger: Ledger
     artifacts: ArtifactStore
 
@@ -34,6 +36,7 @@ class Registry:
         self.drift = DriftReportStore(database)
         self.updates = UpdateStore(database)
         self.erasures = ErasureStore(database, artifacts)
+        self.images = ImageStore(database, artifacts)
         self.ledger = Ledger(database)
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from continual.domain.samples import CleanImage, IntakeSummary, QuarantineEntry,
 from registry import ledger
 from registry.artifacts import ArtifactStore
 from registry.database import Database, chunks, next_number
-from registry.erasures import count_erasures
+from registry.erasures import count_removals
 from registry.intake import IntakePlan, KnownSample, SiteKnowledge, plan_intake
 from registry.masks import mask_address, write_masks
 from registry.plain_json import MOST_CHARACTERS, check_text, plain
@@ -63,13 +63,13 @@ class SampleStore:
         _check_same_site(site, images, quarantined)
         with self._database.read() as session:
             expected = plan_intake(site, images, _knowledge(session, site, images))
-            erasures = count_erasures(session)
+            removals = count_removals(session)
         addresses = self._store(expected, {})
         with self._database.write() as session:
             plan = plan_intake(site, images, _knowledge(session, site, images))
             # Another intake may have come between: what only now turns out to be new is stored here. So may an
-            # erasure: whatever it took from the store is put back.
-            addresses |= self._store(plan, addresses if count_erasures(session) == erasures else {})
+            # erasure, or images that were let go: whatever went from the store is put back.
+            addresses |= self._store(plan, addresses if count_removals(session) == removals else {})
             return _write(session, _Intake(site, actor, plan, tuple(quarantined), addresses))
 
     def list(

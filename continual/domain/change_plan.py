@@ -23,9 +23,11 @@ class ChangePlan:
     replay_samples: int = 200
     """Most images the replay memory remembers."""
     replay_bytes: int = 0
-    """Most bytes that the stored images of the replay memory take together; 0 sets no bound."""
+    """Most bytes that the stored images of the replay memory, or its kept activations, take together; 0: no bound."""
     replay_policy: str = "class_and_site_balanced"
     """Which images the replay memory keeps: a name in `continual.learning.POLICIES`."""
+    keep_images: bool = True
+    """Whether images stay stored once they were learnt; otherwise only activations stay, those that learning needs."""
     past_site_margin: float = -0.10
     """Gate: the lower bound of candidate minus champion must lie above this on every past site."""
     past_site_drop: float = 0.03

@@ -9,6 +9,7 @@ ContinualError
 |-- LearningError
 |   |-- BackboneError        weights missing, not matching, or not to be had offline
 |   |-- StreamError          an experience cannot be learnt: no labels, no samples, one class
+|   |-- ImageLetGoError      what is asked needs images that the change plan let go
 |   `-- AdapterMismatchError a loaded adapter does not reproduce its stored outputs
 |-- MonitoringError
 |   `-- WindowError          a window is empty or its columns do not match the reference
@@ -58,6 +59,10 @@ class BackboneError(LearningError):
 
 class StreamError(LearningError):
     """An experience cannot be learnt as it is."""
+
+
+class ImageLetGoError(LearningError):
+    """What is asked needs images that were let go by the change plan, or activations that are not there."""
 
 
 class AdapterMismatchError(LearningError):

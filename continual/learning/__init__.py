@@ -9,14 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from continual.learning.activations import ActivationCache, ActivationKey
+    from continual.learning.activations import ActivationCache, ActivationKey, CachePlace
     from continual.learning.adapter_files import network_record, read_adapter, read_importance, write_adapter
     from continual.learning.backbones import BackboneWeights, build_network, resolve_backbone, weights_from_bytes
     from continual.learning.cached_files import (
+        activation_bytes,
         cached_digests,
         forget_activations,
+        forget_beyond,
         forget_training_state,
         forget_training_states,
+        holds_kinds,
     )
     from continual.learning.calibration import calibrate
     from continual.learning.closed_form import CLOSED_FORMS, ClosedForm, Readout, softmax, targets_of
@@ -65,6 +68,7 @@ _HOMES = {
     "AdaptedNetwork": "network",
     "BackboneWeights": "backbones",
     "CLOSED_FORMS": "closed_form",
+    "CachePlace": "activations",
     "Candidates": "memory",
     "Capacity": "memory",
     "Checkpoints": "training_state",
@@ -91,6 +95,7 @@ _HOMES = {
     "VersionNetwork": "version_networks",
     "WHOLE_BACKBONE": "network",
     "WeightLine": "interpolation",
+    "activation_bytes": "cached_files",
     "bound_threads": "devices",
     "build_network": "backbones",
     "cached_digests": "cached_files",
@@ -102,9 +107,11 @@ _HOMES = {
     "first_tuned_block": "network",
     "fit_temperature": "temperature",
     "forget_activations": "cached_files",
+    "forget_beyond": "cached_files",
     "forget_training_state": "cached_files",
     "forget_training_states": "cached_files",
     "gpu_peak_bytes": "devices",
+    "holds_kinds": "cached_files",
     "image_scores": "version_networks",
     "importance_of": "learner",
     "learn": "learner",
@@ -148,6 +155,7 @@ __all__ = [
     "ActivationKey",
     "AdaptedNetwork",
     "BackboneWeights",
+    "CachePlace",
     "Candidates",
     "Capacity",
     "Checkpoints",
@@ -169,6 +177,7 @@ __all__ = [
     "UpdateRequest",
     "VersionNetwork",
     "WeightLine",
+    "activation_bytes",
     "bound_threads",
     "build_network",
     "cached_digests",
@@ -180,9 +189,11 @@ __all__ = [
     "first_tuned_block",
     "fit_temperature",
     "forget_activations",
+    "forget_beyond",
     "forget_training_state",
     "forget_training_states",
     "gpu_peak_bytes",
+    "holds_kinds",
     "image_scores",
     "importance_of",
     "learn",

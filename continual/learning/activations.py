@@ -1,13 +1,15 @@
 """Cached activations: tokens at the split and frozen features, one file per image and view, named by digests.
 
-A file is written whole or not at all, so a killed process leaves nothing half done; a wrong key is simply never asked
-for. Knows numpy files and the frozen network; knows nothing of databases: pixels come from a function it is given.
+A file is written whole or not at all, so a killed process leaves nothing half done; a wrong key is never asked for. The
+cache is bounded, and what was deleted for want of room is computed again when it is read. Activations of images that
+are stored no more lie apart, as kept activations, and never go for want of room. Knows numpy files and the frozen
+network; knows nothing of databases: pixels come from a function it is given.
 """
 
 import io
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +20,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from continual.domain.samples import Sample
-from continual.learning.cached_files import UNFINISHED, file_of
+from continual.learning.cache_bound import CacheBound
+from continual.learning.cached_files import FEATURES, UNFINISHED, file_of, kinds_of, view_kind
+from continual.learning.kept_files import keep_bytes, keep_files
 from continual.learning.network import PIXELS, embed_prefix, finish_features
 from continual.learning.views import standardise, view_of
 
@@ -44,16 +48,33 @@ class ActivationKey:
         return f"{self.backbone_digest[:16]}-{split}-s{self.image_size}"
 
 
-def write_whole(path: Path, values: np.ndarray) -> None:
-    """Write an array's file whole or not at all."""
+@dataclass(frozen=True, slots=True)
+class CachePlace:
+    """Where activations lie: `cache` is safe to delete and takes at most `limit_bytes` (0: any), `kept` is not.
+
+    `kept` holds the activations of images that are stored no more; None where there are none.
+    """
+
+    cache: Path
+    kept: Path | None = None
+    limit_bytes: int = 0
+
+
+def as_file(values: np.ndarray) -> memoryview:
+    """An array as the bytes of its file."""
     # Through memory: numpy writes to a real file itself and says nothing when a full disk cuts it short.
     buffer = io.BytesIO()
     np.save(buffer, values, allow_pickle=False)
+    return buffer.getbuffer()
+
+
+def write_whole(path: Path, data: memoryview) -> None:
+    """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=UNFINISHED)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(buffer.getbuffer())
+            file.write(data)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -63,34 +84,48 @@ def write_whole(path: Path, values: np.ndarray) -> None:
 class ActivationCache:
     """Tokens (16-bit) and frozen features (32-bit) of images by digest; `fill` computes what is missing."""
 
-    def __init__(self, folder: Path, key: ActivationKey, network: VisionTransformer, device: torch.device) -> None:
-        self._folder = folder / key.folder()
+    def __init__(
+        self, place: CachePlace | Path, key: ActivationKey, network: VisionTransformer, device: torch.device
+    ) -> None:
+        self._place = place if isinstance(place, CachePlace) else CachePlace(place)
         self.key = key
         self._network = network.to(device)
         self._device = device
+        self._bound = CacheBound(self._place.cache, self._place.limit_bytes)
+        self._asked: dict[str, tuple[Sample, PixelSource]] = {}
 
     def missing(self, samples: Iterable[Sample], views: int) -> list[Sample]:
-        """The samples that lack one of the views 0 to `views` - 1, each image once."""
-        absent = {
-            sample.digest: sample
-            for sample in samples
-            if not all(self._tokens_path(sample.digest, view).exists() for view in range(views))
-        }
+        """The samples that lack frozen features or one of the views 0 to `views` - 1, each image once."""
+        absent = {sample.digest: sample for sample in samples if not self.holds(sample.digest, views)}
         return list(absent.values())
 
-    def fill(self, samples: Iterable[Sample], views: int, pixels_of: PixelSource, progress: Progress) -> None:
-        """Compute what `missing` names; `progress` is told how many images ended."""
+    def holds(self, digest: str, views: int) -> bool:
+        """Whether an image's frozen features and its first `views` views lie on the disk."""
+        return all(self._found(digest, kind) is not None for kind in kinds_of(views))
+
+    def fill(self, samples: Sequence[Sample], views: int, pixels_of: PixelSource, progress: Progress) -> None:
+        """Compute what `missing` names; `progress` is told how many images ended.
+
+        What has to go for want of room is computed again, one by one, when it is read.
+        """
+        self._asked |= {sample.digest: (sample, pixels_of) for sample in samples}
         for batch in batches(self.missing(samples, views), BATCH):
             pixels = [pixels_of(sample) for sample in batch]
-            for view in range(views):
-                lacking = [place for place, s in enumerate(batch) if not self._tokens_path(s.digest, view).exists()]
+            for view in range(max(views, 1)):
+                kinds = kinds_of(views)[:2] if view == 0 else (view_kind(view),)
+                lacking = [
+                    place
+                    for place, sample in enumerate(batch)
+                    if any(self._found(sample.digest, kind) is None for kind in kinds)
+                ]
                 if lacking:
                     self._compute([batch[place] for place in lacking], [pixels[place] for place in lacking], view)
             progress(len(batch))
+        self._bound.used(self._cached(sample.digest, kind) for sample in samples for kind in kinds_of(views))
 
     def tokens(self, digest: str, view: int) -> Float16[np.ndarray, "token width"]:
         """Tokens at the split of one image's view; FileNotFoundError when `fill` has not been asked for it."""
-        stored: Float16[np.ndarray, "token width"] = np.load(self._tokens_path(digest, view), allow_pickle=False)
+        stored: Float16[np.ndarray, "token width"] = self._read(digest, view_kind(view))
         return stored
 
     def inputs(self, digest: str, view: int) -> tuple[Float[Tensor, "token width"]]:
@@ -99,23 +134,78 @@ class ActivationCache:
 
     def features(self, digests: Sequence[str]) -> Float[np.ndarray, "image feature"]:
         """Frozen features of view 0, one row per digest in the order given."""
-        return np.stack([np.load(self._features_path(digest), allow_pickle=False) for digest in digests])
+        return np.stack([self._read(digest, FEATURES) for digest in digests])
 
-    def _compute(self, batch: Sequence[Sample], pixels: Sequence[np.ndarray], view: int) -> None:
+    def sizes(self, digests: Iterable[str], views: int) -> dict[str, int]:
+        """Bytes of each image's frozen features and first views by digest; what is not there counts 0."""
+        found = {digest: [self._found(digest, kind) for kind in kinds_of(views)] for digest in digests}
+        return {digest: sum(path.stat().st_size for path in paths if path) for digest, paths in found.items()}
+
+    def keep(self, views: Mapping[str, int]) -> None:
+        """Move features and views of images, by digest, to the kept activations; flushed to the disk on return.
+
+        Raises FileNotFoundError when `fill` has not been asked for one of them.
+        """
+        wanted = [(digest, kind) for digest, count in views.items() for kind in kinds_of(count)]
+        absent = [item for item in wanted if not self._kept(*item).exists()]
+        keep_files((self._cached(*item), self._kept(*item)) for item in absent)
+        # What had to go for want of room in the meantime.
+        for digest, kind in absent:
+            if not self._kept(digest, kind).exists():
+                keep_bytes(self._kept(digest, kind), as_file(self._read(digest, kind)))
+
+    def only_features(self, digest: str) -> bool:
+        """Whether nothing but frozen features is left of an image that was let go."""
+        return self._kept(digest, FEATURES).exists() and self._found(digest, view_kind(0)) is None
+
+    def _read(self, digest: str, kind: str) -> np.ndarray:
+        path = self._found(digest, kind)
+        if path is None and digest in self._asked:
+            return self._computed_again(digest, kind)
+        try:
+            stored: np.ndarray = np.load(path or self._cached(digest, kind), allow_pickle=False)
+        except FileNotFoundError:  # it was there: another process has just made room
+            if digest not in self._asked:
+                raise
+            return self._computed_again(digest, kind)
+        return stored
+
+    def _computed_again(self, digest: str, kind: str) -> np.ndarray:
+        sample, pixels_of = self._asked[digest]
+        view = 0 if kind == FEATURES else int(kind[1:])
+        values: np.ndarray = self._compute([sample], [pixels_of(sample)], view)[kind][0]
+        return values
+
+    def _compute(self, batch: Sequence[Sample], pixels: Sequence[np.ndarray], view: int) -> dict[str, np.ndarray]:
+        """Tokens of a view, and features with view 0, one row per sample; written where there is room."""
         images = torch.stack([standardise(view_of(image, view), self.key.image_size) for image in pixels])
         tokens = embed_prefix(self._network, images.to(self._device), self.key.blocks)
+        made = {}
         if view == 0:
-            features = finish_features(self._network, tokens, self.key.blocks).cpu().numpy()
-            for sample, row in zip(batch, features, strict=True):
-                write_whole(self._features_path(sample.digest), row)
-        for sample, row in zip(batch, tokens.half().cpu().numpy(), strict=True):
-            write_whole(self._tokens_path(sample.digest, view), row)
+            made[FEATURES] = finish_features(self._network, tokens, self.key.blocks).cpu().numpy()
+        made[view_kind(view)] = tokens.half().cpu().numpy()
+        for kind, rows in made.items():
+            for sample, row in zip(batch, rows, strict=True):
+                self._write(sample.digest, kind, row)
+        return made
 
-    def _tokens_path(self, digest: str, view: int) -> Path:
-        return self._folder / file_of(digest, f"v{view}")
+    def _write(self, digest: str, kind: str, values: np.ndarray) -> None:
+        data = as_file(values)
+        if self._bound.admits(data.nbytes):
+            write_whole(self._cached(digest, kind), data)
 
-    def _features_path(self, digest: str) -> Path:
-        return self._folder / file_of(digest, "features")
+    def _found(self, digest: str, kind: str) -> Path | None:
+        """Where a file lies; None when it lies nowhere."""
+        for path in (self._cached(digest, kind), self._kept(digest, kind)):
+            if path.exists():
+                return path
+        return None
+
+    def _cached(self, digest: str, kind: str) -> Path:
+        return self._place.cache / self.key.folder() / file_of(digest, kind)
+
+    def _kept(self, digest: str, kind: str) -> Path:
+        return (self._place.kept or self._place.cache) / self.key.folder() / file_of(digest, kind)
 
 
 def batches(samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:

@@ -35,6 +35,8 @@ def test_one_machine_needs_no_setting(tmp_path):
     assert settings.resolved_database_url() == f"sqlite:///{tmp_path}/registry.db"
     assert settings.resolved_artifacts_url() == str(tmp_path / "artifacts")
     assert settings.activations_folder() == tmp_path / "activations"
+    assert settings.kept_activations_folder() == tmp_path / "kept_activations"
+    assert settings.activations_limit_bytes() == 20 * 2**30
     assert settings.api_token is None
     assert settings.device == "auto"
 
@@ -45,7 +47,9 @@ def test_the_environment_overrides_defaults_and_the_command_line_overrides_both(
     monkeypatch.setenv("CONTINUAL_WORKSPACE", str(tmp_path / "outside"))
     monkeypatch.setenv("CONTINUAL_DEVICE", "cpu")
     monkeypatch.setenv("CONTINUAL_THREADS", "3")
+    monkeypatch.setenv("CONTINUAL_ACTIVATIONS_GIB", "0.5")
     settings = load_settings()
+    assert settings.activations_limit_bytes() == 2**29
     assert settings.resolved_database_url() == "postgresql+psycopg://db/continual"
     assert settings.resolved_artifacts_url() == "s3://bucket/continual"
     assert (settings.workspace, settings.device, settings.threads) == (tmp_path / "outside", "cpu", 3)

@@ -135,6 +135,8 @@ def test_options_of_masks_survive_their_record_and_faulty_ones_are_refused(strea
     assert options_from_record(older).task is Task.CLASSIFICATION
     with pytest.raises(SettingsError, match="name each of the masks' numbers from 1 once with --classes"):
         replace(wanted, classes=())
+    with pytest.raises(SettingsError, match="learns from images and masks; leave out --no-images"):
+        replace(wanted, plan=replace(wanted.plan, keep_images=False))
     with pytest.raises(SettingsError, match="belong to masks"):
         AdapterOptions(64, plan=ChangePlan(), classes=("cell",))
 

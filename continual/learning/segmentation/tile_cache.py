@@ -1,11 +1,12 @@
 """Cached tiles: tokens at the split per image and variant, the image's own pixels, its mask, its frozen features.
 
 Per image about 1.0 MB at 504 pixels for pixels and mask and 1.0 MB for every variant's tokens (16 bit); nothing else is
-kept, and a file is written whole or not at all. Knows numpy files and the frozen network; knows nothing of databases:
+kept, and a file is written whole or not at all. The cache is bounded, and what was deleted for want of room is computed
+again when it is read. Knows numpy files and the frozen network; knows nothing of databases:
 pixels and masks come from functions it is given.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,23 @@ from torch import Tensor
 
 from continual.domain.errors import StreamError
 from continual.domain.samples import IGNORED, Sample
-from continual.learning.activations import ActivationCache, ActivationKey, PixelSource, Progress, write_whole
-from continual.learning.cached_files import file_of
+from continual.learning.activations import (
+    ActivationCache,
+    ActivationKey,
+    CachePlace,
+    PixelSource,
+    Progress,
+    as_file,
+    write_whole,
+)
+from continual.learning.cache_bound import CacheBound
+from continual.learning.cached_files import FEATURES, file_of, kinds_of, view_kind
 from continual.learning.network import embed_prefix, finish_features
 from continual.learning.segmentation.tiles import TileGrid, resize_mask, resize_pixels
 from continual.learning.views import standardise, turned_as, view_of
 
+PICTURE = "pixels"
+"""What the file of an image's own pixels is called."""
 MaskSource = Callable[[Sample], UInt8[np.ndarray, "height width"]]
 """A sample's mask as it was sent: class numbers, 0 the background, 255 outside the field of view."""
 
@@ -31,7 +43,7 @@ class TileCache:
 
     def __init__(
         self,
-        folder: Path,
+        place: CachePlace | Path,
         key: ActivationKey,
         tile: int,
         network: VisionTransformer,
@@ -40,40 +52,51 @@ class TileCache:
     ) -> None:
         self.key = key
         self.grid = TileGrid(key.image_size, tile)
-        self._folder = folder / f"{key.folder()}-t{tile}"
+        held = place if isinstance(place, CachePlace) else CachePlace(place)
+        self._folder = held.cache / f"{key.folder()}-t{tile}"
+        self._bound = CacheBound(held.cache, held.limit_bytes)
+        self._asked: dict[str, tuple[Sample, PixelSource]] = {}
         self._network = network.to(device)
         self._device = device
         self._mask_of = mask_of
 
     def missing(self, samples: Iterable[Sample], views: int) -> list[Sample]:
-        """The samples that lack their mask or one of the variants 0 to `views` - 1, each image and mask once."""
+        """The samples that lack frozen features, pixels, their mask or one of the variants 0 to `views` - 1.
+
+        Each image and mask once; 0 views are frozen features and the mask alone.
+        """
         absent = {
             (sample.digest, sample.mask): sample
             for sample in samples
-            if not all(self._tokens_path(sample.digest, variant).exists() for variant in range(views))
-            or (sample.mask is not None and not self._mask_path(sample).exists())
+            if self._lacking(sample.digest, views) or (sample.mask is not None and not self._mask_path(sample).exists())
         }
         return list(absent.values())
 
-    def fill(self, samples: Iterable[Sample], views: int, pixels_of: PixelSource, progress: Progress) -> None:
-        """Compute what `missing` names; `progress` is told how many images ended."""
+    def fill(self, samples: Sequence[Sample], views: int, pixels_of: PixelSource, progress: Progress) -> None:
+        """Compute what `missing` names; `progress` is told how many images ended.
+
+        What has to go for want of room is computed again, one by one, when it is read.
+        """
+        self._asked |= {sample.digest: (sample, pixels_of) for sample in samples}
         for sample in self.missing(samples, views):
             if sample.mask is not None and not self._mask_path(sample).exists():
-                write_whole(self._mask_path(sample), resize_mask(self._mask_of(sample), self.grid.image_size))
-            lacking = [v for v in range(views) if not self._tokens_path(sample.digest, v).exists()]
+                self._make_mask(sample)
+            lacking = self._lacking(sample.digest, views)
             if lacking:
-                self._compute(sample.digest, resize_pixels(pixels_of(sample), self.grid.image_size), lacking)
+                self._compute(sample.digest, pixels_of(sample), lacking)
             progress(1)
+        kinds = (*kinds_of(views), PICTURE)
+        self._bound.used(self._path(sample.digest, kind) for sample in samples for kind in kinds)
+        self._bound.used(self._mask_path(sample) for sample in samples if sample.mask is not None)
 
     def tokens(self, digest: str, view: int) -> Float16[np.ndarray, "token width"]:
         """Tokens at the split of one view of one tile; FileNotFoundError when `fill` has not been asked for it."""
-        variant, tile = self.grid.variant_of(view), self.grid.tile_of(view)
-        stored = np.load(self._tokens_path(digest, variant), mmap_mode="r", allow_pickle=False)
-        return np.array(stored[tile])
+        stored = self._read(digest, view_kind(self.grid.variant_of(view)))
+        return np.array(stored[self.grid.tile_of(view)])
 
     def pixels(self, digest: str, view: int) -> UInt8[np.ndarray, "side side 3"]:
         """The pixels of one view of one tile."""
-        stored = np.load(self._pixels_path(digest), mmap_mode="r", allow_pickle=False)
+        stored = self._read(digest, PICTURE)
         return view_of(np.array(self.grid.cut(stored, self.grid.tile_of(view))), self.grid.variant_of(view))
 
     def mask(self, sample: Sample, view: int) -> UInt8[np.ndarray, "side side"]:
@@ -92,7 +115,7 @@ class TileCache:
 
     def features(self, digests: Sequence[str]) -> Float[np.ndarray, "image feature"]:
         """Frozen features of whole images, each seen at the side of one tile, one row per digest in the order given."""
-        return np.stack([np.load(self._features_path(digest), allow_pickle=False) for digest in digests])
+        return np.stack([np.array(self._read(digest, FEATURES)) for digest in digests])
 
     def contents(self, sample: Sample) -> Int[np.ndarray, "tile 256"]:
         """How many pixels of each class number every tile of the sample's mask holds."""
@@ -103,32 +126,59 @@ class TileCache:
     def _stored_mask(self, sample: Sample) -> UInt8[np.ndarray, "size size"]:
         if sample.mask is None:
             raise StreamError("1 sample of the experience has no mask; send its mask, or leave it out")
-        stored: UInt8[np.ndarray, "size size"] = np.load(self._mask_path(sample), mmap_mode="r", allow_pickle=False)
+        try:
+            stored: UInt8[np.ndarray, "size size"] = np.load(self._mask_path(sample), mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError:
+            return self._make_mask(sample)
         return stored
 
-    def _compute(self, digest: str, pixels: UInt8[np.ndarray, "size size 3"], variants: Sequence[int]) -> None:
-        side = self.grid.tile
-        if not self._features_path(digest).exists():
-            whole = standardise(pixels, side)[None].to(self._device)
-            tokens = embed_prefix(self._network, whole, self.key.blocks)
-            features = finish_features(self._network, tokens, self.key.blocks)
-            write_whole(self._features_path(digest), features[0].cpu().numpy())
-        if not self._pixels_path(digest).exists():
-            write_whole(self._pixels_path(digest), pixels)
-        tiles = [self.grid.cut(pixels, tile) for tile in range(self.grid.tiles)]
-        for variant in variants:
-            images = torch.stack([standardise(view_of(tile, variant), side) for tile in tiles])
-            tokens = embed_prefix(self._network, images.to(self._device), self.key.blocks)
-            write_whole(self._tokens_path(digest, variant), tokens.half().cpu().numpy())
+    def _make_mask(self, sample: Sample) -> UInt8[np.ndarray, "size size"]:
+        mask = resize_mask(self._mask_of(sample), self.grid.image_size)
+        self._write(self._mask_path(sample), mask)
+        return mask
 
-    def _tokens_path(self, digest: str, variant: int) -> Path:
-        return self._folder / file_of(digest, f"v{variant}")
+    def _lacking(self, digest: str, views: int) -> list[str]:
+        wanted = (*kinds_of(views), *([PICTURE] if views else []))
+        return [kind for kind in wanted if not self._path(digest, kind).exists()]
 
-    def _pixels_path(self, digest: str) -> Path:
-        return self._folder / file_of(digest, "pixels")
+    def _read(self, digest: str, kind: str) -> np.ndarray:
+        try:
+            stored: np.ndarray = np.load(self._path(digest, kind), mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError:
+            if digest not in self._asked:
+                raise
+            sample, pixels_of = self._asked[digest]
+            return self._compute(digest, pixels_of(sample), [kind])[kind]
+        return stored
 
-    def _features_path(self, digest: str) -> Path:
-        return self._folder / file_of(digest, "features")
+    def _compute(
+        self, digest: str, pixels: UInt8[np.ndarray, "height width 3"], kinds: Collection[str]
+    ) -> dict[str, np.ndarray]:
+        """Whatever of features, pixels and variants is asked for; written where there is room."""
+        side, small, made = self.grid.tile, resize_pixels(pixels, self.grid.image_size), {}
+        tiles = [self.grid.cut(small, tile) for tile in range(self.grid.tiles)]
+        for kind in kinds:
+            if kind == PICTURE:
+                made[kind] = small
+            elif kind == FEATURES:
+                tokens = self._embedded(standardise(small, side)[None])
+                made[kind] = finish_features(self._network, tokens, self.key.blocks)[0].cpu().numpy()
+            else:
+                turned = [standardise(view_of(tile, int(kind[1:])), side) for tile in tiles]
+                made[kind] = self._embedded(torch.stack(turned)).half().cpu().numpy()
+            self._write(self._path(digest, kind), made[kind])
+        return made
+
+    def _embedded(self, images: Float[Tensor, "tile 3 side side"]) -> Tensor:
+        return embed_prefix(self._network, images.to(self._device), self.key.blocks)
+
+    def _write(self, path: Path, values: np.ndarray) -> None:
+        data = as_file(values)
+        if self._bound.admits(data.nbytes):
+            write_whole(path, data)
+
+    def _path(self, digest: str, kind: str) -> Path:
+        return self._folder / file_of(digest, kind)
 
     def _mask_path(self, sample: Sample) -> Path:
         return self._folder / file_of(sample.digest, f"mask-{str(sample.mask)[:16]}")
