@@ -265,11 +265,12 @@ def _completed(began: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, An
     """Settings of a benchmark that was begun; options that came since have their defaults."""
     usual = AdapterOptions(now["options"]["image_size"]).as_record()
     usual["lora"] = {}
-    options = {
-        name: usual[name] | began["options"].get(name, {}) if isinstance(usual[name], dict) else value
-        for name, value in (usual | began["options"]).items()
+    options = began.get("options", {})
+    completed = {
+        name: usual[name] | options.get(name, {}) if isinstance(usual.get(name), dict) else value
+        for name, value in (usual | options).items()
     }
-    return {**began, "options": options}
+    return {**began, "options": completed}
 
 
 def _begun(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:

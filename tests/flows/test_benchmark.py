@@ -74,7 +74,7 @@ def test_a_benchmark_begun_before_an_option_existed_goes_on_with_its_default(ben
     del begun["settings"]["options"]["training"]["accumulate"], begun["settings"]["options"]["plan"]["new_classes"]
     bench.out.write_text(json.dumps(begun))
     assert [cell["strategy"] for cell in bench(strategies=("naive",))["cells"]] == ["naive"]
-    begun["settings"]["options"]["training"]["views"] = 1
+    begun["settings"]["options"]["training"]["views"] = 99
     bench.out.write_text(json.dumps(begun))
     with pytest.raises(SettingsError, match="other settings or images"):
         bench(strategies=("naive",))
