@@ -263,12 +263,24 @@ def _settings(context: AdapterContext, plan: BenchmarkPlan) -> dict[str, Any]:
     return {"sites": list(plan.sites), "samples": counts, "backbone": context.weights.digest, "options": options}
 
 
+def _completed(began: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a benchmark that was begun; options that came since have their defaults."""
+    usual = AdapterOptions(now["options"]["image_size"]).as_record()
+    usual["lora"] = {}
+    options = began.get("options", {})
+    completed = {
+        name: usual[name] | options.get(name, {}) if isinstance(usual.get(name), dict) else value
+        for name, value in (usual | options).items()
+    }
+    return {**began, "options": completed}
+
+
 def _begun(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     if not out.exists():
         return {"settings": dict(settings), "cells": [], "summary": []}
     try:
         found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
-        same = found["settings"] == json.loads(json.dumps(settings))
+        same = _completed(found["settings"], settings) == json.loads(json.dumps(settings))
         for cell in found["cells"]:
             # Before there were methods, whatever was trained was trained by LoRA.
             cell.setdefault("method", "" if cell["strategy"] in CLOSED_FORMS else "lora")

@@ -41,7 +41,7 @@ def test_server_opens_a_new_workspace_and_stops_gracefully_in_the_middle_of_a_lo
             answer = client.get("/v1/adapters/wbc/current", params={"wait": 30}, headers={"if-none-match": tag})
             assert answer.status_code == 304
             assert time.monotonic() - began < 10
-        assert process.wait(15) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         _, said = process.communicate()

@@ -69,6 +69,17 @@ def test_the_same_seed_gives_the_same_matrix_and_ranks_are_cells_of_their_own(be
     assert [row["rank"] for row in sorted(again["summary"], key=lambda row: row["rank"])] == [2, 4]
 
 
+def test_a_benchmark_begun_before_an_option_existed_goes_on_with_its_default(bench):
+    begun = bench(strategies=("naive",))
+    del begun["settings"]["options"]["training"]["accumulate"], begun["settings"]["options"]["plan"]["new_classes"]
+    bench.out.write_text(json.dumps(begun))
+    assert [cell["strategy"] for cell in bench(strategies=("naive",))["cells"]] == ["naive"]
+    begun["settings"]["options"]["training"]["views"] = 99
+    bench.out.write_text(json.dumps(begun))
+    with pytest.raises(SettingsError, match="other settings or images"):
+        bench(strategies=("naive",))
+
+
 def test_a_file_of_another_benchmark_is_never_written_over(bench):
     bench.out.write_text('{"settings": {"sites": ["elsewhere"]}, "cells": []}')
     with pytest.raises(SettingsError, match="other settings or images; write to another file"):
