@@ -58,7 +58,8 @@ def stream_result(context: AdapterContext, wanted: Sequence[str]) -> dict[str, A
         "champion": champion.number if champion else None,
         "trainable_share": champion.record["network"]["trainable_share"] if champion else None,
         "weights_bytes": _weights_bytes(champion) if champion else None,
-        "calibration_error": _calibration(champion) if champion else {},
+        "calibration_error": _of_scores(champion, "calibration_error") if champion else {},
+        "calibration_floor": _of_scores(champion, "calibration_floor") if champion else {},
     }
 
 
@@ -110,5 +111,6 @@ def _weights_bytes(version: AdapterVersion) -> int:
     return sum(version.files[name][1] for name in names if name in version.files)
 
 
-def _calibration(version: AdapterVersion) -> dict[str, float]:
-    return {site: score["calibration_error"] for site, score in version.record["scores"].items()}
+def _of_scores(version: AdapterVersion, name: str) -> dict[str, float]:
+    """One entry of each site's scores; what an older release did not measure yet is left out."""
+    return {site: score[name] for site, score in version.record["scores"].items() if name in score}

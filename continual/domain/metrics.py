@@ -88,6 +88,17 @@ def expected_calibration_error(
     return float(np.sum(gaps))
 
 
+def calibration_floor(confidence: Float[np.ndarray, "sample"], bins: int = 15, draws: int = 200) -> float:
+    """The expected calibration error that honest confidences show by chance, in [0, 1], mean of `draws` simulations.
+
+    Each answer is right with just the probability it claims; what is left is how few samples there are (Roelofs et al.
+    2022). A measured error near it is no evidence of dishonesty.
+    """
+    random = np.random.default_rng(len(confidence))
+    right = random.random((draws, len(confidence))) < confidence
+    return float(np.mean([expected_calibration_error(confidence, drawn, bins) for drawn in right]))
+
+
 def area_under_roc(
     labels: Sequence[str], classes: Sequence[str], scores: Float[np.ndarray, "sample klass"]
 ) -> float | None:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 
 from continual.domain.adapters import SiteOutcomes
-from continual.domain.metrics import balanced_accuracy, expected_calibration_error
+from continual.domain.metrics import balanced_accuracy, calibration_floor, expected_calibration_error
 from continual.domain.samples import Sample
 from continual.learning.closed_form_network import ClosedFormNetwork
 from continual.learning.devices import mixed_precision
@@ -22,12 +22,16 @@ EVALUATION_BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class SiteScore:
-    """Balanced accuracy in [0, 1] and expected calibration error in [0, 1] (lower is better) on one site."""
+    """Balanced accuracy in [0, 1] and expected calibration error in [0, 1] (lower is better) on one site.
+
+    `calibration_floor` is the error that honest confidences would show by chance on so few samples.
+    """
 
     site: str
     balanced_accuracy: float
     calibration_error: float
     samples: int
+    calibration_floor: float = 0.0
 
     @property
     def value(self) -> float:
@@ -99,4 +103,5 @@ def site_outcomes(
         balanced_accuracy=balanced_accuracy(labels, predicted),
         calibration_error=expected_calibration_error(scores.max(axis=1), correct),
         samples=len(labelled),
+        calibration_floor=calibration_floor(scores.max(axis=1)),
     )

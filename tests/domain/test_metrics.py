@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from continual.domain.metrics import (
     area_under_roc,
     balanced_accuracy,
+    calibration_floor,
     chance_dice,
     chance_level,
     dice,
@@ -90,6 +91,16 @@ def test_sure_and_right_is_calibrated_and_sure_and_wrong_is_not():
     sure = np.ones(5)
     assert expected_calibration_error(sure, np.ones(5, bool)) == 0.0
     assert expected_calibration_error(sure, np.zeros(5, bool)) == 1.0
+
+
+def test_honest_confidences_show_an_error_of_chance_that_falls_with_the_samples():
+    random = np.random.default_rng(0)
+    few, many = random.uniform(0.6, 1.0, 80), random.uniform(0.6, 1.0, 20_000)
+    seen = [expected_calibration_error(few, random.random(80) < few) for _ in range(300)]
+    assert calibration_floor(few) == pytest.approx(np.mean(seen), abs=0.01)
+    assert calibration_floor(few) > 0.05
+    assert calibration_floor(many) < 0.01
+    assert calibration_floor(np.ones(5)) == 0.0
 
 
 def pairs_won(labels, scores, name, column):

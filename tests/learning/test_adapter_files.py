@@ -148,7 +148,8 @@ def test_a_version_without_importance_can_be_stored(champion, toy):
 def test_the_model_card_tells_the_records_figures(champion):
     card, record = champion.files["README.md"].decode(), json.loads(champion.files["record.json"])
     network, scores = record["network"], record["scores"]["north"]
-    assert f"| north | {scores['balanced_accuracy']:.3f} | {scores['calibration_error']:.3f} | 32 |" in card
+    error, floor = scores["calibration_error"], scores["calibration_floor"]
+    assert f"| north | {scores['balanced_accuracy']:.3f} | {error:.3f} | {floor:.3f} | 32 |" in card
     assert f"LoRA rank {network['lora_rank']} in the last {network['lora_blocks']} blocks" in card
     assert network["backbone_digest"] in card
     assert f"{network['trainable_parameters']} parameters, {100 * network['trainable_share']:.2f} %" in card
