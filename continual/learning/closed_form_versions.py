@@ -27,7 +27,7 @@ from continual.learning.adapter_files import (
 from continual.learning.backbones import BackboneWeights, build_network
 from continual.learning.closed_form import CLOSED_FORMS, READOUTS, ClosedForm, Readout
 from continual.learning.closed_form_network import ClosedFormNetwork
-from continual.learning.model_card import score_rows
+from continual.learning.model_card import score_table
 
 READOUT_WEIGHTS = "closed_form.safetensors"
 PROJECTION_WEIGHTS = "projection.safetensors"
@@ -138,9 +138,7 @@ Closed form `{network["method"]}`{solved}, on the frozen features (class token a
 - Temperature of its probabilities: {network["temperature"]:.3f}
 - Gate: {"accepted" if gate.get("accepted") else "not accepted"}
 
-| site (frozen test split) | balanced accuracy | calibration error | samples |
-|---|---|---|---|
-{score_rows(record, BALANCED_ACCURACY)}
+{score_table(record, BALANCED_ACCURACY)}
 
 For research and local evaluation. Not a medical device; clinical use needs the site's own acceptance.
 """

@@ -31,20 +31,20 @@ tags: [medical-imaging, continual-learning, {network.get("peft_method", "lora")}
 - Temperature of its probabilities: {network.get("temperature", 1.0):.3f}
 - Gate: {"accepted" if gate.get("accepted") else "not accepted"}
 
-| site (frozen test split) | {metric.replace("_", " ")} | calibration error | by chance alone | samples |
-|---|---|---|---|---|
-{score_rows(record, metric)}
+{score_table(record, metric)}
 
 For research and local evaluation. Not a medical device; clinical use needs the site's own acceptance.
 """
 
 
-def score_rows(record: Mapping[str, Any], metric: str) -> str:
-    """The rows of a card's table: per site of the test split, metric, calibration error, what of it so few samples show
-    by chance, and their number.
+def score_table(record: Mapping[str, Any], metric: str) -> str:
+    """A card's table: per site of the test split, metric, calibration error, what of it so few samples show by chance,
+    and their number.
     """
-    return "\n".join(
+    rows = (
         f"| {site} | {values[metric]:.3f} | {values['calibration_error']:.3f} | "
         f"{values.get('calibration_floor', 0.0):.3f} | {values['samples']} |"
         for site, values in record.get("scores", {}).items()
     )
+    head = f"| site (frozen test split) | {metric.replace('_', ' ')} | calibration error | by chance alone | samples |"
+    return "\n".join((head, "|---|---|---|---|---|", *rows))

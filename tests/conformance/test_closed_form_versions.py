@@ -232,6 +232,7 @@ def test_the_model_card_tells_method_backbone_and_classes(stored):
     assert "Classes: dim, bright" in card
     assert "Learnt, in this order: north, south" in card
     assert "Gate: accepted" in card
+    assert len({line.count("|") for line in card.splitlines() if line.startswith("|")}) == 1
 
 
 def test_a_version_of_lora_weights_is_read_as_before(champion, toy):

@@ -150,6 +150,7 @@ def test_the_model_card_tells_the_records_figures(champion):
     network, scores = record["network"], record["scores"]["north"]
     error, floor = scores["calibration_error"], scores["calibration_floor"]
     assert f"| north | {scores['balanced_accuracy']:.3f} | {error:.3f} | {floor:.3f} | 32 |" in card
+    assert len({line.count("|") for line in card.splitlines() if line.startswith("|")}) == 1
     assert f"LoRA rank {network['lora_rank']} in the last {network['lora_blocks']} blocks" in card
     assert network["backbone_digest"] in card
     assert f"{network['trainable_parameters']} parameters, {100 * network['trainable_share']:.2f} %" in card
