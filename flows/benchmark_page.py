@@ -10,6 +10,7 @@ import numpy as np
 
 from continual.domain.adapters import Task
 from continual.domain.metrics import METRICS
+from flows.whole_files import write_whole
 
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1d2330}"
@@ -65,10 +66,7 @@ def page(found: Mapping[str, Any]) -> str:
 
 def write_page(path: Path, found: Mapping[str, Any]) -> None:
     """Write the page whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.part")
-    draft.write_text(page(found), encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, page(found).encode())
 
 
 def _cells(found: Mapping[str, Any], row: Mapping[str, Any]) -> list[Mapping[str, Any]]:

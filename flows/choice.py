@@ -17,8 +17,6 @@ from flows.evaluation import AS_GOOD, evaluate, labelled_samples
 from flows.progress import say
 
 AUTO = "auto"
-USUAL = ("random_projection", "replay_ewc", "replay_lwf")
-"""What `auto` tries, after the plan's own, where the change plan names one strategy only."""
 
 Scores = Mapping[str, float]
 
@@ -32,11 +30,11 @@ def check_strategies(
     for name in names:
         if name in REFERENCES:
             update_strategy(name)
+    if asked is not None and asked not in (*known, AUTO):
+        raise StreamError(f"no strategy {asked!r}; choose one of {', '.join((*known, AUTO))}")
     for name in allowed:
         if name not in known:
             raise StreamError(f"the change plan allows {name!r}, which is no strategy; choose of {', '.join(known)}")
-    if asked is not None and asked not in (*known, AUTO):
-        raise StreamError(f"no strategy {asked!r}; choose one of {', '.join((*known, AUTO))}")
     closed = [name for name in names if name in CLOSED_FORMS]
     if closed and adapter_task is Task.SEGMENTATION:
         raise StreamError(
@@ -44,12 +42,13 @@ def check_strategies(
         )
 
 
-def allowed_by(plan: ChangePlan, adapter_task: Task = Task.CLASSIFICATION) -> tuple[str, ...]:
-    """What `auto` tries, in the order that decides between equal costs; no closed form has masks to give."""
-    if len(plan.strategies) > 1:
-        return tuple(dict.fromkeys(plan.strategies))
-    usual = [name for name in USUAL if adapter_task is Task.CLASSIFICATION or name not in CLOSED_FORMS]
-    return tuple(dict.fromkeys((*plan.strategies, *usual)))
+def check_on_plan(plan: ChangePlan, asked: str | None) -> None:
+    """Raise StreamError when an update is asked for that the change plan, written before it, does not allow."""
+    if asked not in (None, AUTO, *plan.strategies):
+        raise StreamError(
+            f"strategy {asked!r} is not on the change plan, which allows {', '.join(plan.strategies)}; choose one of "
+            "these, or release an adapter of its own with --allow"
+        )
 
 
 def candidate_of(
@@ -63,16 +62,15 @@ def candidate_of(
     check_strategies(plan.strategies, strategy, kind)
     if strategy != AUTO:
         return _trained(context, champion, site, strategy), None
-    names = allowed_by(plan, kind)
-    sites = order_learnt(champion, site)
+    first, sites = plan.strategies[0], order_learnt(champion, site)
     if not any(labelled_samples(context, name, Split.VALIDATION) for name in sites):
-        only = _trained(context, champion, site, names[0])
-        reason = f"No site has a labelled validation sample to choose by: {names[0]} is the change plan's first."
-        return only, Choice(names[0], reason, AS_GOOD, plan.past_site_drop, ())
+        only = _trained(context, champion, site, first)
+        reason = f"No site has a labelled validation sample to choose by: {first} is the change plan's first."
+        return only, Choice(first, reason, AS_GOOD, plan.past_site_drop, ())
     before = _validation(context, context.network_of(champion), champion.trained_on) if champion else {}
     found: dict[str, Trained] = {}
     figures: list[CandidateFigures] = []
-    for name in names:
+    for name in dict.fromkeys(plan.strategies):
         found[name] = _trained(context, champion, site, name)
         figures.append(_figures(context, found[name], before))
         say(f"{site}: {name} has validation mean {figures[-1].mean:.3f} for {figures[-1].cpu_seconds:.1f} CPU seconds")

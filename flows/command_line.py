@@ -98,8 +98,12 @@ def run(  # noqa: PLR0913 (one parameter per option)
     tile: Tile = 0,
     strategy: Strategy = None,
     allow: Annotated[
-        str, typer.Option(help="Strategies the change plan allows; the first is the default, auto chooses among them.")
-    ] = "replay_ewc",
+        str,
+        typer.Option(
+            help="Strategies the change plan allows: auto chooses among them, the first is the default. "
+            "Unset: the one asked for; for auto replay_ewc,replay_lwf,random_projection (of masks without the last)."
+        ),
+    ] = "",
     compare: Annotated[str, typer.Option(help="Reference strategies, e.g. naive,joint; nothing is registered.")] = "",
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps per update.")] = 200,
     lora_rank: Annotated[int, typer.Option(min=1)] = 8,
@@ -146,7 +150,7 @@ def run(  # noqa: PLR0913 (one parameter per option)
             LoraShape(lora_rank, usual_alpha(peft_method, lora_rank), lora_blocks, peft_method),
             training_options(task, steps, seed),
             ChangePlan(
-                strategies=tuple(split_names(allow)),
+                strategies=tuple(split_names(allow)) or _plan_for(strategy, task),
                 replay_samples=replay_samples,
                 replay_bytes=replay_bytes,
                 replay_policy=replay_policy,
@@ -359,6 +363,16 @@ def main() -> None:
             raise
         typer.echo("continual: no room left on the disk; free some and run the same command again", err=True)
         sys.exit(2)
+
+
+def _plan_for(strategy: str | None, task: Task) -> tuple[str, ...]:
+    """What a plan allows that is made by asking for a strategy: no update shall be outside the plan it begins with."""
+    from continual.domain.change_plan import ALTERNATIVES, ChangePlan
+    from flows.choice import AUTO
+
+    if strategy == AUTO:
+        return ALTERNATIVES[task]
+    return (strategy,) if strategy else ChangePlan().strategies
 
 
 def _quiet_prefect() -> None:

@@ -15,6 +15,7 @@ from flows.ingest import take_in
 from flows.progress import say, track
 from flows.requests import Incoming, Release
 from flows.run import run
+from flows.whole_files import write_whole
 from flows.workplace import open_workplace
 
 ADAPTER = "nodule"
@@ -59,9 +60,8 @@ def _base_model(workspace: str, path: Path) -> Path:
         images = [_pixels(workplace.registry.samples.read(sample)) for sample in samples]
     advance = track(f"base model on {SITES[0]}, then frozen", PRETRAINING_STEPS)
     weights = pretrain_backbone(images, _targets(samples), PRETRAINING_STEPS, SEED, advance)
-    draft = path.with_suffix(".part")
-    draft.write_bytes(weights)
-    return draft.replace(path)
+    write_whole(path, weights)
+    return path
 
 
 def _pixels(png: bytes) -> np.ndarray:

@@ -12,6 +12,7 @@ from continual.domain.adapters import AdapterVersion
 from continual.domain.drift import DriftReport
 from continual.domain.samples import IntakeSummary
 from flows.benchmark_page import SHOWN, spelt, title_of
+from flows.whole_files import write_whole
 
 
 def print_json(console: Console, value: Any) -> None:
@@ -21,10 +22,7 @@ def print_json(console: Console, value: Any) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.part")
-    draft.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, (json.dumps(value, indent=2, default=str) + "\n").encode())
 
 
 def intake_line(summary: IntakeSummary) -> str:

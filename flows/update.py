@@ -23,7 +23,7 @@ from flows.adapter_context import (
     options_kept,
 )
 from flows.candidates import register_candidate
-from flows.choice import AUTO, allowed_by, candidate_of, check_strategies
+from flows.choice import AUTO, candidate_of, check_on_plan, check_strategies
 from flows.letting_go import check_strategy, let_go
 from flows.progress import say
 from flows.requests import Release
@@ -40,7 +40,7 @@ def learn_site(context: AdapterContext, site: str, strategy: str) -> AdapterVers
 
     Raises ImageLetGoError when the strategy, or one that `auto` tries, needs images that the change plan does not keep.
     """
-    tried = allowed_by(context.options.plan, context.options.task) if strategy == AUTO else (strategy,)
+    tried = context.options.plan.strategies if strategy == AUTO else (strategy,)
     for name in tried:
         check_strategy(context, name)
     champion = context.champion()
@@ -84,11 +84,13 @@ def check_before_release(workspace: str, wanted: Release, strategy: str | None =
     """
     asked = options_from_record(wanted.options)
     check_strategies(asked.plan.strategies, strategy, asked.task)
+    check_on_plan(asked.plan, strategy)
     with open_workplace(workspace, create=True) as workplace:
         champion = champion_of(workplace, wanted.adapter)
         if champion is not None:
             # What it was released for counts, not what is wished for now.
             check_strategies((), strategy, task_of(champion.metric))
+            check_on_plan(options_from_record(champion.record["options"]).plan, strategy)
             return options_kept(champion, wanted)
         check_release(wanted, workplace.settings.device)
         return []
@@ -135,6 +137,7 @@ def look_and_learn(
         context = context_of(workplace, adapter, new_classes=new_classes)
         chosen = strategy or context.options.plan.strategies[0]
         check_strategies(context.options.plan.strategies, chosen, context.options.task)
+        check_on_plan(context.options.plan, chosen)
         outcome = _learn_if_needed(context, site, chosen, learn_on)
         # Also where nothing was learnt now: an update that was killed afterwards may not have got so far.
         _let_go(context)

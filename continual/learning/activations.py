@@ -7,8 +7,6 @@ network; knows nothing of databases: pixels come from a function it is given.
 """
 
 import io
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +19,11 @@ from torch import Tensor
 
 from continual.domain.samples import Sample
 from continual.learning.cache_bound import CacheBound
-from continual.learning.cached_files import FEATURES, UNFINISHED, file_of, kinds_of, view_kind
+from continual.learning.cached_files import FEATURES, file_of, kinds_of, view_kind
 from continual.learning.kept_files import keep_bytes, keep_files
 from continual.learning.network import PIXELS, embed_prefix, finish_features
 from continual.learning.views import standardise, view_of
+from continual.learning.whole_files import write_whole
 
 BATCH = 32
 PixelSource = Callable[[Sample], UInt8[np.ndarray, "height width 3"]]
@@ -66,19 +65,6 @@ def as_file(values: np.ndarray) -> memoryview:
     buffer = io.BytesIO()
     np.save(buffer, values, allow_pickle=False)
     return buffer.getbuffer()
-
-
-def write_whole(path: Path, data: memoryview) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=UNFINISHED)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 class ActivationCache:

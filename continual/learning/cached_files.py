@@ -9,7 +9,8 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-UNFINISHED = ".part"
+from continual.learning.whole_files import UNFINISHED
+
 STALE_AFTER_S = 3600
 """An unfinished file older than this belongs to a writer that was killed: one is written in milliseconds."""
 FEATURES = "features"

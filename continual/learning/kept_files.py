@@ -5,12 +5,11 @@ Same folders as the cache. Knows files; knows nothing of networks, nor of whose 
 
 import errno
 import os
-import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from continual.learning.cached_files import UNFINISHED
+from continual.learning.whole_files import write_whole
 
 MOVERS = 8
 """Files flushed side by side: the disk joins their flushes."""
@@ -33,17 +32,7 @@ def keep_files(moves: Iterable[tuple[Path, Path]]) -> None:
 
 def keep_bytes(target: Path, data: memoryview) -> None:
     """Write a file that survives a power cut on return, whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=UNFINISHED)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(target, data, flushed=True)
     for folder in target.parents[:4]:
         _flush(folder)
 

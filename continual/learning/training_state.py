@@ -6,8 +6,6 @@ on why. Knows tensors, the optimizer and files; knows nothing of strategies, of 
 
 import hashlib
 import json
-import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from continual.domain.digests import canonical_json
-from continual.learning.cached_files import UNFINISHED
+from continual.learning.whole_files import write_whole
 
 FORMAT = 1
 HEADER = "continual_training_state"
@@ -156,7 +154,7 @@ class StateKeeper:
         if self._path is None:
             return
         try:
-            _write_whole(self._path, _packed(state, self._update))
+            write_whole(self._path, _packed(state, self._update), flushed=True)
         except OSError as error:
             if not self._failed:
                 self.say(f"the training state cannot be kept ({error.strerror}): a kill now would lose the steps done")
@@ -207,17 +205,3 @@ def _unpacked(path: Path, update: str) -> TrainingState:
     if digest_of_tensors(tensors) != header["tensors"]:
         raise ValueError("its tensors are damaged")
     return TrainingState(header["step"], header["seconds"], header["accumulate"], header["course"], tensors)
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}.", suffix=UNFINISHED)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(draft).replace(path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -57,6 +58,32 @@ def released(released_folder: Path, tmp_path: Path, stream: ModuleType) -> Desk:
     """A desk of one's own with a first version."""
     shutil.copytree(released_folder, tmp_path / "desk")
     return stream.Desk(tmp_path / "desk")
+
+
+@pytest.fixture
+def make_bench(desk: Desk, stream: ModuleType) -> Callable[..., Any]:
+    """Makes a benchmark of two small sites: `run(**plan)` returns its JSON, which lies at `run.out`."""
+    from flows.benchmark import BenchmarkPlan, run_benchmark
+    from flows.requests import Incoming
+
+    def make(subjects: int, steps: int, strategies: tuple[str, ...]) -> Any:
+        names = tuple(f"t{number}" for number in range(subjects))
+        rows = [*desk.cells("first", names, seed=1), *desk.cells("second", names, seed=2)]
+        manifest = stream.write_manifest(desk.folder / "manifest.csv", rows)
+        backbone = stream.write_backbone(desk.folder / "backbone.safetensors")
+        options = stream.small_options()
+        options = replace(options, training=replace(options.training, steps=steps))
+        plan = BenchmarkPlan(("first", "second"), strategies, str(backbone), None, options, 1, 1, (4,))
+
+        def run(**changed: Any) -> Any:
+            return run_benchmark(
+                desk.workspace, Incoming(str(manifest)), replace(plan, **changed), desk.folder / "out.json"
+            )
+
+        run.out, run.workspace = desk.folder / "out.json", desk.workspace
+        return run
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ def _stop_at(moment: str) -> None:
     elif moment == "writing_a_state":
         _stop_before_renaming(5)
     elif moment == "choosing":
-        # One candidate is trained and another is about to be; the steps of the last of the usual ones move this bar.
+        # Candidates are trained and the plan's last is about to be; its steps move this bar.
         watched = candidates.track
         candidates.track = lambda text, total: _stop if text == "second: replay_lwf" else watched(text, total)
     elif moment == "before_registration":

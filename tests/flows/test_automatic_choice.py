@@ -211,11 +211,25 @@ def test_what_is_no_strategy_is_refused_before_anything_is_taken_in_or_learnt(de
         assert registry.drift.latest("second") is None
 
 
-def test_one_name_on_the_plan_lets_auto_try_the_usual_ones_and_several_are_all_it_tries():
-    from continual.domain.change_plan import ChangePlan
-    from flows.choice import allowed_by
+def test_an_update_that_is_not_on_the_change_plan_is_refused_and_nothing_is_learnt(released, stream):
+    released.take_in(released.cells("second", SHIFTED, seed=2), "second", "cells")
+    with pytest.raises(StreamError, match="'lwf' is not on the change plan, which allows replay_ewc; choose one of"):
+        released.learn("second", strategy="lwf")
+    with released.registry() as registry:
+        assert [update.outcome for update in registry.updates.list("cells")] == ["accepted"]
 
-    assert allowed_by(ChangePlan()) == ("replay_ewc", "random_projection", "replay_lwf")
-    assert allowed_by(ChangePlan(strategies=("lwf",))) == ("lwf", "random_projection", "replay_ewc", "replay_lwf")
-    assert allowed_by(ChangePlan(strategies=("naive", "nearest_mean", "naive"))) == ("naive", "nearest_mean")
-    assert allowed_by(ChangePlan(), Task.SEGMENTATION) == ("replay_ewc", "replay_lwf")
+
+def test_auto_tries_what_the_plan_allows_and_nothing_else(shifted):
+    desk = shifted("replay")
+    assert desk.learn("second", strategy="auto").startswith("version 2")
+    kept = version(desk, 2)
+    assert [row["strategy"] for row in kept.record["choice"]["candidates"]] == [kept.strategy] == ["replay"]
+
+
+def test_a_plan_made_by_asking_for_a_strategy_allows_it():
+    from flows.command_line import _plan_for
+
+    assert _plan_for(None, Task.CLASSIFICATION) == ("replay_ewc",)
+    assert _plan_for("lwf", Task.CLASSIFICATION) == ("lwf",)
+    assert _plan_for("auto", Task.CLASSIFICATION) == ("replay_ewc", "replay_lwf", "random_projection")
+    assert _plan_for("auto", Task.SEGMENTATION) == ("replay_ewc", "replay_lwf")

@@ -1,34 +1,16 @@
 """`continual benchmark`: cells that can be trusted, kept one by one, and gone on with."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
 from continual.domain.errors import SettingsError, StreamError
 
-SUBJECTS = tuple(f"t{number}" for number in range(20))
-
 
 @pytest.fixture
-def bench(desk, stream):
-    """A benchmark of two small sites: `run(**plan)` returns its JSON."""
-    from flows.benchmark import BenchmarkPlan, run_benchmark
-    from flows.requests import Incoming
-
-    rows = [*desk.cells("first", SUBJECTS, seed=1), *desk.cells("second", SUBJECTS, seed=2)]
-    manifest = stream.write_manifest(desk.folder / "manifest.csv", rows)
-    backbone = stream.write_backbone(desk.folder / "backbone.safetensors")
-    options = stream.small_options()
-    options = replace(options, training=replace(options.training, steps=15))
-    plan = BenchmarkPlan(("first", "second"), ("naive", "replay"), str(backbone), None, options, 1, 1, (4,))
-
-    def run(**changed):
-        wanted = replace(plan, **changed)
-        return run_benchmark(desk.workspace, Incoming(str(manifest)), wanted, desk.folder / "out.json")
-
-    run.out = desk.folder / "out.json"
-    return run
+def bench(make_bench):
+    """A benchmark whose updates learn."""
+    return make_bench(20, 15, ("naive", "replay"))
 
 
 def test_every_cell_is_run_once_and_a_longer_list_runs_only_what_is_missing(bench):

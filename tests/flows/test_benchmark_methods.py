@@ -1,34 +1,16 @@
 """`continual benchmark` over PEFT methods and with the whole backbone: keys, costs, old files and refusals."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
 from continual.domain.errors import LearningError, SettingsError
 
-SUBJECTS = tuple(f"t{number}" for number in range(12))
-
 
 @pytest.fixture
-def bench(desk, stream):
-    """A benchmark of two small sites and few steps: `run(**plan)` returns its JSON."""
-    from flows.benchmark import BenchmarkPlan, run_benchmark
-    from flows.requests import Incoming
-
-    rows = [*desk.cells("first", SUBJECTS, seed=1), *desk.cells("second", SUBJECTS, seed=2)]
-    manifest = stream.write_manifest(desk.folder / "manifest.csv", rows)
-    backbone = stream.write_backbone(desk.folder / "backbone.safetensors")
-    options = stream.small_options()
-    options = replace(options, training=replace(options.training, steps=6))
-    plan = BenchmarkPlan(("first", "second"), ("naive",), str(backbone), None, options, 1, 1, (4,))
-
-    def run(**changed):
-        wanted = replace(plan, **changed)
-        return run_benchmark(desk.workspace, Incoming(str(manifest)), wanted, desk.folder / "out.json")
-
-    run.out, run.workspace = desk.folder / "out.json", desk.workspace
-    return run
+def bench(make_bench):
+    """A benchmark of few steps."""
+    return make_bench(12, 6, ("naive",))
 
 
 def _kinds(found):

@@ -19,6 +19,8 @@ KEPT_STEPS = {moment: int(moment) for moment in AT_A_STEP} | {
 """Moment before promotion to the step whose training state outlives a kill there."""
 AFTER_PROMOTION = "after_promotion"
 CHOOSING = "choosing"
+SEVERAL = ("replay_ewc", "random_projection", "replay_lwf")
+"""What the change plan allows where an automatic choice is killed; the harness stops it in the last one's training."""
 KILLER = Path(__file__).with_name("kill_an_update.py")
 ROOT = Path(__file__).parents[2]
 SHIFTED = tuple(f"t{number}" for number in range(40))
@@ -32,6 +34,16 @@ def fresh_desk(stream, released_folder, folder):
     """A desk with a first version and a second site's samples that nobody has learnt."""
     shutil.copytree(released_folder, folder)
     desk = stream.Desk(folder)
+    desk.take_in(desk.cells("second", SHIFTED, seed=2), "second", "cells")
+    return desk
+
+
+def choosing_desk(stream, folder):
+    """The same of an adapter whose change plan allows several strategies."""
+    folder.mkdir()
+    desk = stream.Desk(folder)
+    desk.take_in(desk.cells("first"), "first")
+    assert desk.release(strategies=SEVERAL) == "accepted"
     desk.take_in(desk.cells("second", SHIFTED, seed=2), "second", "cells")
     return desk
 
@@ -71,8 +83,9 @@ def undisturbed(stream, released_folder, tmp_path_factory):
 def killed(stream, released_folder, tmp_path_factory, command_environment):
     """Moment to a desk whose update was killed there; one process loads the libraries for all of them."""
     desks = {}
-    for moment in (*KEPT_STEPS, AFTER_PROMOTION, CHOOSING):
+    for moment in (*KEPT_STEPS, AFTER_PROMOTION):
         desks[moment] = fresh_desk(stream, released_folder, tmp_path_factory.mktemp(moment) / "desk")
+    desks[CHOOSING] = choosing_desk(stream, tmp_path_factory.mktemp(CHOOSING) / "desk")
     arguments = [argument for moment, desk in desks.items() for argument in (moment, desk.workspace)]
     ended = subprocess.run(
         [sys.executable, KILLER, *arguments],
@@ -130,6 +143,6 @@ def test_an_automatic_choice_killed_between_its_candidates_leaves_none_of_them_a
     with desk.registry() as registry:
         assert states(registry) == {1: "accepted", 2: "accepted"}
         candidates = registry.adapters.get("cells", 2).record["choice"]["candidates"]
-        assert {row["strategy"] for row in candidates} == {"replay_ewc", "random_projection", "replay_lwf"}
+        assert [row["strategy"] for row in candidates] == list(SEVERAL)
         assert [update.outcome for update in registry.updates.list("cells")] == ["accepted", "interrupted", "accepted"]
         assert registry.ledger.verify() > 0

@@ -24,13 +24,13 @@ from continual.learning.activations import (
     PixelSource,
     Progress,
     as_file,
-    write_whole,
 )
 from continual.learning.cache_bound import CacheBound
 from continual.learning.cached_files import FEATURES, file_of, kinds_of, view_kind
 from continual.learning.network import embed_prefix, finish_features
 from continual.learning.segmentation.tiles import TileGrid, resize_mask, resize_pixels
 from continual.learning.views import standardise, turned_as, view_of
+from continual.learning.whole_files import write_whole
 
 PICTURE = "pixels"
 """What the file of an image's own pixels is called."""

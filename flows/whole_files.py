@@ -1,0 +1,11 @@
+"""Files a person asked for, written whole or not at all; knows nothing of what they hold."""
+
+from pathlib import Path
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file, and the folders above it, into a draft beside it that then takes its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.part")
+    draft.write_bytes(data)
+    draft.replace(path)
