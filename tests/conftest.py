@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 # Before anything loads torch: as many processes test side by side as there are cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
         ActivationCache,
         AdaptedNetwork,
         BackboneWeights,
-        DenseScore,
         Importance,
         LoraShape,
         SegmentingNetwork,
-        SiteScore,
         TileCache,
         TrainingOptions,
+        TunedNetwork,
         UpdateRequest,
     )
 
+Network = TypeVar("Network", bound="TunedNetwork")
 SHARED = Path(__file__).parents[2] / "shared"
 SIDE_PX = 64
 CLASSES = ("dim", "bright")
@@ -90,12 +90,12 @@ def draw_image(site: str, label: str, random: np.random.Generator) -> NDArray[np
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ToyBench:
-    """A backbone, two sites' samples with their pixels, and a filled activation cache."""
+class Bench:
+    """A backbone, two sites' samples with their pixels, a filled cache, and how an update trains."""
 
     weights: BackboneWeights
     shape: LoraShape
-    cache: ActivationCache
+    cache: Any
     images: Mapping[str, NDArray[np.uint8]]
     samples: Mapping[tuple[str, Split], tuple[Sample, ...]]
     options: TrainingOptions
@@ -103,34 +103,25 @@ class ToyBench:
     def pixels(self, sample: Sample) -> NDArray[np.uint8]:
         return self.images[sample.digest]
 
-    def fresh(self, classes: Sequence[str] = CLASSES) -> AdaptedNetwork:
-        """An untrained adapter on the backbone."""
-        from continual.learning import AdaptedNetwork, build_network
+    def fill(self) -> None:
+        """Every sample's activations, before anything is learnt."""
+        samples = [sample for group in self.samples.values() for sample in group]
+        self.cache.fill(samples, self.options.views, self.pixels, lambda _n: None)
 
-        return AdaptedNetwork(build_network(self.weights), self.shape, classes)
-
-    def empty_cache(self, folder: Path) -> ActivationCache:
-        """A cache of its own, with nothing in it."""
-        import torch
-
-        from continual.learning import ActivationCache, build_network
-
-        return ActivationCache(folder, self.cache.key, build_network(self.weights), torch.device("cpu"))
-
-    def score(self, network: AdaptedNetwork, site: str) -> SiteScore:
+    def score(self, network: TunedNetwork, site: str) -> Any:
         """Scores on a site's test split."""
         from continual.learning import site_outcomes
 
         return site_outcomes(network, self.cache, site, self.samples[site, Split.TEST], lambda _n: None)[1]
 
-    def learn(self, network: AdaptedNetwork, request: UpdateRequest, **changed: Any) -> AdaptedNetwork:
+    def learn(self, network: Network, request: UpdateRequest, **changed: Any) -> Network:
         """The network after the update; `changed` overrides training options."""
         from continual.learning import learn
 
         learn(network, self.cache, request, replace(self.options, **changed), lambda _n: None)
         return network
 
-    def record(self, network: AdaptedNetwork) -> dict[str, Any]:
+    def record(self, network: TunedNetwork) -> dict[str, Any]:
         """A version's record after one site, with the scores that were measured."""
         from continual.learning import network_record
 
@@ -146,15 +137,35 @@ class ToyBench:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ToyBench(Bench):
+    """Whole images in two classes."""
+
+    def fresh(self, classes: Sequence[str] = CLASSES) -> AdaptedNetwork:
+        """An untrained adapter on the backbone."""
+        from continual.learning import AdaptedNetwork, build_network
+
+        return AdaptedNetwork(build_network(self.weights), self.shape, classes)
+
+    def empty_cache(self, folder: Path) -> ActivationCache:
+        """A cache of its own, with nothing in it."""
+        import torch
+
+        from continual.learning import ActivationCache, build_network
+
+        return ActivationCache(folder, self.cache.key, build_network(self.weights), torch.device("cpu"))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Champion:
     """A stored version that learnt north: its files, its replay memory and its importance."""
 
-    bench: ToyBench
+    bench: Bench
     files: Mapping[str, bytes]
     memory: tuple[Sample, ...]
     importance: Importance
+    classes: tuple[str, ...]
 
-    def network(self) -> AdaptedNetwork:
+    def network(self) -> Any:
         """A copy of its own, read from the files."""
         import torch
 
@@ -166,15 +177,8 @@ class Champion:
         """Learn south, with everything that the past has to offer."""
         from continual.learning import UpdateRequest
 
-        samples = self.bench.samples
-        return UpdateRequest(
-            strategy,
-            samples["south", Split.TRAIN],
-            self.memory,
-            samples["north", Split.TRAIN],
-            self.importance,
-            CLASSES,
-        )
+        north, south = (self.bench.samples[site, Split.TRAIN] for site in ("north", "south"))
+        return UpdateRequest(strategy, south, self.memory, north, self.importance, self.classes)
 
 
 def toy_samples(images: dict[str, NDArray[np.uint8]], seed: int = 5) -> dict[tuple[str, Split], tuple[Sample, ...]]:
@@ -231,7 +235,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> ToyBench:
     samples = toy_samples(images)
     options = TrainingOptions(steps=40, batch_size=16, lora_rate=3e-3, head_rate=1e-2, views=2, seed=1)
     bench = ToyBench(weights, shape, cache, images, samples, options)
-    cache.fill([s for group in samples.values() for s in group], options.views, bench.pixels, lambda _n: None)
+    bench.fill()
     return bench
 
 
@@ -244,7 +248,8 @@ def champion(toy: ToyBench) -> Champion:
     kept = set(select_memory(Candidates(north, 1), Capacity(16)))
     memory = tuple(sample for sample in north if sample.digest in kept)
     importance = importance_of(network, toy.cache, memory, lambda _n: None)
-    return Champion(toy, write_adapter(network, importance, toy.record(network)), memory, importance)
+    files = write_adapter(network, importance, toy.record(network))
+    return Champion(toy, files, memory, importance, network.classes)
 
 
 TILE_PX = 32
@@ -266,18 +271,8 @@ def draw_scene(site: str, random: np.random.Generator) -> tuple[NDArray[np.uint8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DenseBench:
-    """The toy backbone, two sites' images with masks, and a filled cache of their tiles."""
-
-    weights: BackboneWeights
-    shape: LoraShape
-    cache: TileCache
-    images: Mapping[str, NDArray[np.uint8]]
-    samples: Mapping[tuple[str, Split], tuple[Sample, ...]]
-    options: TrainingOptions
-
-    def pixels(self, sample: Sample) -> NDArray[np.uint8]:
-        return self.images[sample.digest]
+class DenseBench(Bench):
+    """Images with masks, cut into tiles."""
 
     def fresh(self, classes: Sequence[str] = DENSE_CLASSES, seed: int = 0) -> SegmentingNetwork:
         """An untrained adapter on the backbone."""
@@ -293,62 +288,6 @@ class DenseBench:
 
         network = build_network(self.weights)
         return TileCache(folder, self.cache.key, TILE_PX, network, torch.device("cpu"), self.cache.whole_mask)
-
-    def score(self, network: SegmentingNetwork, site: str) -> DenseScore:
-        """Scores on a site's test split."""
-        from continual.learning import DenseScore, site_outcomes
-
-        score = site_outcomes(network, self.cache, site, self.samples[site, Split.TEST], lambda _n: None)[1]
-        assert isinstance(score, DenseScore)
-        return score
-
-    def learn(self, network: SegmentingNetwork, request: UpdateRequest, **changed: Any) -> SegmentingNetwork:
-        """The network after the update; `changed` overrides training options."""
-        from continual.learning import learn
-
-        learn(network, self.cache, request, replace(self.options, **changed), lambda _n: None)
-        return network
-
-    def record(self, network: SegmentingNetwork) -> dict[str, Any]:
-        """A version's record after one site, with the scores that were measured."""
-        from continual.learning import network_record
-
-        return {
-            "adapter": "lesions",
-            "strategy": "naive",
-            "parent": None,
-            "trained_on": ["north"],
-            "network": network_record(network, self.weights, SIDE_PX),
-            "scores": {"north": asdict(self.score(network, "north"))},
-            "gate": {"accepted": True},
-        }
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DenseChampion:
-    """A stored version that segments north: its files, its replay memory and its importance."""
-
-    bench: DenseBench
-    files: Mapping[str, bytes]
-    memory: tuple[Sample, ...]
-    importance: Importance
-
-    def network(self) -> SegmentingNetwork:
-        """A copy of its own, read from the files."""
-        import torch
-
-        from continual.learning import SegmentingNetwork, read_adapter
-
-        network = read_adapter(self.bench.weights, self.files, torch.device("cpu"))
-        assert isinstance(network, SegmentingNetwork)
-        return network
-
-    def request(self, strategy: str) -> UpdateRequest:
-        """Learn south, with everything that the past has to offer."""
-        from continual.learning import UpdateRequest
-
-        north, south = (self.bench.samples[site, Split.TRAIN] for site in ("north", "south"))
-        return UpdateRequest(strategy, south, self.memory, north, self.importance, DENSE_CLASSES)
 
 
 @pytest.fixture(scope="session")
@@ -380,16 +319,17 @@ def dense(tmp_path_factory: pytest.TempPathFactory, toy: ToyBench) -> DenseBench
     )
     options = TrainingOptions(steps=40, batch_size=8, lora_rate=3e-3, head_rate=1e-2, views=2, seed=1)
     bench = DenseBench(toy.weights, toy.shape, cache, images, samples, options)
-    cache.fill([s for group in samples.values() for s in group], options.views, bench.pixels, lambda _n: None)
+    bench.fill()
     return bench
 
 
 @pytest.fixture(scope="session")
-def dense_champion(dense: DenseBench) -> DenseChampion:
+def dense_champion(dense: DenseBench) -> Champion:
     from continual.learning import UpdateRequest, importance_of, write_adapter
 
     north = dense.samples["north", Split.TRAIN]
     network = dense.learn(dense.fresh(), UpdateRequest("naive", north))
     memory = north[:4]
     importance = importance_of(network, dense.cache, memory, lambda _n: None)
-    return DenseChampion(dense, write_adapter(network, importance, dense.record(network)), memory, importance)
+    files = write_adapter(network, importance, dense.record(network))
+    return Champion(dense, files, memory, importance, network.classes)

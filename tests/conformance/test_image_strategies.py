@@ -1,0 +1,80 @@
+"""What strategies promise of whole images beside what they promise of every task."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from continual.domain.samples import Split
+from continual.learning import STRATEGIES, Checkpoints, learn, probabilities
+
+NAMES = list(STRATEGIES)
+DISTILLING = [name for name, strategy in STRATEGIES.items() if strategy.distils]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_update_cut_off_again_and_again_ends_with_the_same_weights_bit_for_bit(
+    toy, champion, images_case, power_cut, tmp_path, name
+):
+    heard = []
+    checkpoints = Checkpoints(tmp_path / "state.safetensors", every_seconds=0, say=heard.append)
+
+    def run(last: int) -> dict[str, torch.Tensor]:
+        network = champion.network()
+        torch.manual_seed(last)  # What the process drew before it was asked again must not matter.
+        learn(network, toy.cache, champion.request(name), toy.options, power_cut.after(last), checkpoints)
+        return network.state_dict()
+
+    # Early, amid what a tuning mode opens late, and after the last step, whose result is kept too.
+    for cut in (1, 2, 15, 27, 40):
+        with pytest.raises(power_cut.error):
+            run(last=cut)
+    undisturbed, resumed = images_case.learnt(name), run(last=0)
+    assert all(torch.equal(undisturbed[key], resumed[key]) for key in undisturbed)
+    assert heard == [f"training goes on from step {cut} of 40" for cut in (1, 2, 15, 27, 40)]
+
+
+@pytest.mark.parametrize("parts", [2, 3, 16])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_learnt_in_parts_has_the_gradient_of_the_whole(images_case, name, parts):
+    # Terms this strong outweigh the rest of the gradient: one that counted once per part would stand out.
+    strong = {"steps": 3, "regularisation": 1e6, "distillation": 50.0}
+    whole, parted = (images_case.watched(name, accumulate=count, **strong).witness for count in (1, parts))
+    assert parted.batch_sizes == whole.batch_sizes
+    for one, other, rounding in zip(whole.gradients, parted.gradients, (1e-4, 1e-2, 1e-2), strict=True):
+        assert (one - other).norm() <= rounding * one.norm()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_another_seed_gives_another_network(toy, champion, name):
+    one, other = (toy.learn(champion.network(), champion.request(name), seed=seed, steps=2) for seed in (1, 2))
+    assert not torch.equal(one.head.weight, other.head.weight)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_a_strategy_that_replays_or_is_joint_asks_for_past_images(toy, champion, tmp_path, name):
+    cache = toy.empty_cache(tmp_path)
+    cache.fill(toy.samples["south", Split.TRAIN], toy.options.views, toy.pixels, lambda _n: None)
+    narrow = replace(toy, cache=cache)
+    if STRATEGIES[name].replays or STRATEGIES[name].joint:
+        with pytest.raises(FileNotFoundError):
+            narrow.learn(champion.network(), champion.request(name), steps=2)
+    else:
+        narrow.learn(champion.network(), champion.request(name), steps=2)
+
+
+@pytest.mark.parametrize("name", DISTILLING)
+def test_distillation_keeps_the_network_nearer_to_what_the_champion_said(toy, champion, name):
+    """On the memory for a strategy that replays; on the new site, where the champion errs, for one that does not."""
+    network = champion.network()
+    samples = champion.memory if STRATEGIES[name].replays else toy.samples["south", Split.TRAIN]
+    digests = [sample.digest for sample in samples]
+    said = np.log(probabilities(network, toy.cache, digests, lambda _n: None))
+
+    def apart(strength: float) -> float:
+        learnt = toy.learn(champion.network(), champion.request(name), distillation=strength)
+        now = np.log(probabilities(learnt, toy.cache, digests, lambda _n: None))
+        return float((np.exp(said) * (said - now)).sum(axis=1).mean())
+
+    assert apart(20.0) < 0.7 * apart(0.0)
