@@ -23,7 +23,7 @@ from continual.domain.errors import LearningError
 from continual.learning.devices import is_out_of_memory, mixed_precision, release_memory
 from continual.learning.network import PIXELS, TunedNetwork
 from continual.learning.segmentation.loss import DiceCrossEntropy
-from continual.learning.strategies.tuning import Tuning, Unfreezing, depth_of
+from continual.learning.strategies.tuning import Tuning, Unfreezing
 from continual.learning.training_state import Moving, StateKeeper, TrainingState, capture, restore, restore_chance
 
 DENSE_BATCH = 8
@@ -115,6 +115,8 @@ class AdapterTemplate(SupervisedTemplate):  # type: ignore[misc]  # Avalanche sh
         return [self.mb_x if self.model.split == PIXELS else self._thinned(self.mb_x), *self.mbatch[1:]]
 
     def _thinned(self, tokens: Tensor) -> Tensor:
+        if self.patch_share >= 1.0:
+            return tokens
         return drop_patches(tokens, self.model.vision.num_prefix_tokens, self.patch_share)
 
     def _learn_batch(self, seen: list[Tensor], **kwargs: Any) -> None:
@@ -171,8 +173,8 @@ class AdapterTemplate(SupervisedTemplate):  # type: ignore[misc]  # Avalanche sh
         if tried == 1:
             raise LearningError(
                 f"one image of {tokens} tokens does not fit into the memory of {self.device}, and a batch of {size} is "
-                "already learnt one by one; free memory there, or release with a smaller --image-size (masks: --tile) "
-                "or fewer --lora-blocks"
+                "already learnt one by one; free memory there, or release with a smaller --image-size (masks: --tile, "
+                "volumes: --volume-size) or fewer --lora-blocks"
             )
         self.accumulate = min(2 * self.accumulate, size)
         self.say(
@@ -259,9 +261,7 @@ def training_loop(network: TunedNetwork, order: LoopOrder, plugins: Sequence[Sup
 
     Weights that the tuning mode opens late or never are left with `requires_grad` off: the caller turns it on again.
     """
-    options, blocks = order.options, len(network.vision.blocks)
-    weights = network.trainable()
-    depths = {name: depth_of(name, blocks) for name in weights}
+    options, weights, depths = order.options, network.trainable(), network.depths()
     deepest = max(depths.values())
     openings = {name: order.tuning.opening(depth, deepest) for name, depth in depths.items()}
     learning = {name: weight for name, weight in weights.items() if openings[name] < 1}

@@ -31,7 +31,6 @@ from continual.learning import (
     write_adapter,
 )
 from continual.learning.strategies import StrategyContext
-from continual.learning.strategies.tuning import depth_of
 
 NAMES = list(STRATEGIES)
 REPLAYING = [name for name, strategy in STRATEGIES.items() if strategy.replays]
@@ -104,8 +103,7 @@ def _dice(dense, network, site):
 
 def _tuned(name, network):
     """Names of the weights that the strategy's tuning mode ever lets learn."""
-    blocks = len(network.vision.blocks)
-    depths = {weight: depth_of(weight, blocks) for weight in network.trainable()}
+    depths = network.depths()
     deepest = max(depths.values())
     return {weight for weight, depth in depths.items() if STRATEGIES[name].tuning.opening(depth, deepest) < 1}
 
