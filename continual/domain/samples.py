@@ -75,6 +75,13 @@ class Sample:
     pixel_statistics: Mapping[str, float] = field(default_factory=dict)
     acquired_at: datetime | None = None
     mask: str | None = None
+    spacing_mm: tuple[float, float, float] | None = None
+    """Of a volume, the distance between neighbouring voxels along x, y and z; None for a picture."""
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether what is stored is a volume (NIfTI), not a picture (PNG); its mask is of the same kind."""
+        return self.spacing_mm is not None
 
     def labelled_for(self, task: Task) -> bool:
         """Whether it can be learnt from: a label for classification, a mask for segmentation."""
