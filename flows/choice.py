@@ -24,7 +24,11 @@ Scores = Mapping[str, float]
 
 
 def check_strategies(
-    allowed: Sequence[str], asked: str | None = None, adapter_task: Task = Task.CLASSIFICATION
+    allowed: Sequence[str],
+    asked: str | None = None,
+    adapter_task: Task = Task.CLASSIFICATION,
+    *,
+    volumes: bool = False,
 ) -> None:
     """Raise StreamError unless what a change plan allows, and `asked` if any, are ways to update such an adapter."""
     names = (*allowed, *([asked] if asked else []))
@@ -42,13 +46,18 @@ def check_strategies(
         raise StreamError(
             f"strategy {closed[0]!r} classifies whole images and gives no masks; choose one of {', '.join(STRATEGIES)}"
         )
+    if closed and volumes:
+        raise StreamError(
+            f"strategy {closed[0]!r} makes versions of images only; for volumes choose one of {', '.join(STRATEGIES)}"
+        )
 
 
-def allowed_by(plan: ChangePlan, adapter_task: Task = Task.CLASSIFICATION) -> tuple[str, ...]:
-    """What `auto` tries, in the order that decides between equal costs; no closed form has masks to give."""
+def allowed_by(plan: ChangePlan, adapter_task: Task = Task.CLASSIFICATION, *, volumes: bool = False) -> tuple[str, ...]:
+    """What `auto` tries, in the order that decides between equal costs; closed forms classify images alone."""
     if len(plan.strategies) > 1:
         return tuple(dict.fromkeys(plan.strategies))
-    usual = [name for name in USUAL if adapter_task is Task.CLASSIFICATION or name not in CLOSED_FORMS]
+    closed = adapter_task is Task.CLASSIFICATION and not volumes
+    usual = [name for name in USUAL if closed or name not in CLOSED_FORMS]
     return tuple(dict.fromkeys((*plan.strategies, *usual)))
 
 
@@ -59,11 +68,11 @@ def candidate_of(
 
     Raises StreamError when the strategy is unknown or there are too few labels.
     """
-    plan, kind = context.options.plan, context.options.task
-    check_strategies(plan.strategies, strategy, kind)
+    plan, kind, volumes = context.options.plan, context.options.task, context.options.volume is not None
+    check_strategies(plan.strategies, strategy, kind, volumes=volumes)
     if strategy != AUTO:
         return _trained(context, champion, site, strategy), None
-    names = allowed_by(plan, kind)
+    names = allowed_by(plan, kind, volumes=volumes)
     sites = order_learnt(champion, site)
     if not any(labelled_samples(context, name, Split.VALIDATION) for name in sites):
         only = _trained(context, champion, site, names[0])

@@ -29,7 +29,7 @@ from continual.learning.segmentation.segmenting_network import SegmentingNetwork
 from continual.learning.segmentation.tiles import TileGrid
 from continual.learning.temperature import COLDEST, HOTTEST
 from continual.learning.views import standardise
-from continual.learning.volumes.architectures import ARCHITECTURES
+from continual.learning.volumes.architectures import VOLUME_ARCHITECTURES
 from continual.learning.volumes.classifier import VolumeClassifier
 from continual.learning.volumes.grid import VolumeGrid
 from continual.learning.volumes.segmenter import VolumeSegmenter
@@ -141,7 +141,7 @@ def volume_network(
     weights: BackboneWeights, lora: LoraShape, classes: Sequence[str], grid: VolumeGrid, seed: int = 0
 ) -> VolumeNetwork:
     """An untrained adapter of volumes on this backbone, whose architecture tells the task."""
-    build = VolumeSegmenter if ARCHITECTURES[weights.name] is Task.SEGMENTATION else VolumeClassifier
+    build = VolumeSegmenter if VOLUME_ARCHITECTURES[weights.name] is Task.SEGMENTATION else VolumeClassifier
     return build(build_backbone(weights), lora, classes, grid, seed)
 
 

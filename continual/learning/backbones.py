@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from continual.domain.digests import sha256_bytes
 from continual.domain.errors import BackboneError, LearningError
-from continual.learning.volumes.architectures import ARCHITECTURES, empty_volume_network
+from continual.learning.volumes.architectures import VOLUME_ARCHITECTURES, empty_volume_network
 from continual.learning.volumes.grid import VolumeGrid
 
 NETWORK_PROBE_SECONDS = 1.5
@@ -46,8 +46,8 @@ KNOWN_SHAPES: Mapping[tuple[int, int, int, bool], str] = {
 class BackboneWeights:
     """A backbone as bytes: `data` is a safetensors file, `name` its architecture, `digest` its SHA-256.
 
-    The architecture is one of timm's, or of `ARCHITECTURES`: MONAI's networks for volumes. `arguments` are constructor
-    arguments where the name alone does not tell all. A network for volumes has the `grid` that it was made at.
+    The architecture is one of timm's, or of `VOLUME_ARCHITECTURES`: MONAI's networks for volumes. `arguments` are
+    constructor arguments where the name alone does not tell all. A network for volumes has the `grid` it was made at.
     """
 
     name: str
@@ -59,7 +59,7 @@ class BackboneWeights:
     @property
     def of_volumes(self) -> bool:
         """Whether it looks at volumes, not at images."""
-        return self.name in ARCHITECTURES
+        return self.name in VOLUME_ARCHITECTURES
 
 
 def resolve_backbone(reference: str, name: str | None = None) -> BackboneWeights:
@@ -109,7 +109,7 @@ def build_volume_network(weights: BackboneWeights) -> nn.Module:
     if not weights.of_volumes:
         raise BackboneError(
             f"backbone {weights.name!r} looks at images, and volumes were given; use one of "
-            f"{', '.join(ARCHITECTURES)}, see continual backbone --help"
+            f"{', '.join(VOLUME_ARCHITECTURES)}, see continual backbone --help"
         )
     return _filled(empty_volume_network(weights.name, weights.arguments), weights)
 

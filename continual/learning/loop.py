@@ -28,6 +28,8 @@ from continual.learning.training_state import Moving, StateKeeper, TrainingState
 
 DENSE_BATCH = 8
 """Tiles in a batch: each has thousands of pixels to learn from."""
+PATCH_BATCH = 4
+"""Patches of volumes in a batch: each has tens of thousands of voxels."""
 DENSE_HEAD_RATE = 3e-3
 """A decoder starts from nothing and has depth; at a classifier's rate it is still learning when the steps end."""
 
@@ -57,10 +59,11 @@ class TrainingOptions:
     """Micro-batches that make a step, 1 to `batch_size`: more take less memory, and the same batch is learnt."""
 
 
-def training_options(task: Task, steps: int, seed: int) -> TrainingOptions:
-    """The options that a task is trained with where nobody says otherwise."""
+def training_options(task: Task, steps: int, seed: int, *, volumes: bool = False) -> TrainingOptions:
+    """The options that a task is trained with, on images or on volumes, where nobody says otherwise."""
     if task is Task.SEGMENTATION:
-        return TrainingOptions(steps=steps, seed=seed, batch_size=DENSE_BATCH, head_rate=DENSE_HEAD_RATE)
+        size = PATCH_BATCH if volumes else DENSE_BATCH
+        return TrainingOptions(steps=steps, seed=seed, batch_size=size, head_rate=DENSE_HEAD_RATE)
     return TrainingOptions(steps=steps, seed=seed)
 
 

@@ -16,7 +16,7 @@ from continual.learning.stages import stages_of
 
 RESNETS = ("resnet10", "resnet18", "resnet34", "resnet50")
 UNETR = "unetr"
-ARCHITECTURES: Mapping[str, Task] = {**dict.fromkeys(RESNETS, Task.CLASSIFICATION), UNETR: Task.SEGMENTATION}
+VOLUME_ARCHITECTURES: Mapping[str, Task] = {**dict.fromkeys(RESNETS, Task.CLASSIFICATION), UNETR: Task.SEGMENTATION}
 """What there is, and the task that each is for."""
 UNETR_PATCH = 16
 """Voxels along each axis that MONAI's UNETR makes one token of."""
@@ -46,10 +46,10 @@ def empty_volume_network(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     Raises BackboneError for an unknown name or arguments that MONAI refuses.
     """
     known = ARGUMENTS_OF_UNETR if name == UNETR else ARGUMENTS_OF_RESNETS
-    if name not in ARCHITECTURES or set(arguments) - known:
+    if name not in VOLUME_ARCHITECTURES or set(arguments) - known:
         raise BackboneError(
             f"no 3D network can be built as {name!r} with {sorted(set(arguments) - known) or 'these arguments'}; "
-            f"choose one of {', '.join(ARCHITECTURES)}, with the arguments {', '.join(sorted(known))}"
+            f"choose one of {', '.join(VOLUME_ARCHITECTURES)}, with the arguments {', '.join(sorted(known))}"
         )
     try:
         return _unetr(arguments) if name == UNETR else _resnet(name, arguments)

@@ -23,8 +23,8 @@ from continual.domain.samples import IGNORED
 from continual.learning.backbones import METADATA_KEY
 from continual.learning.segmentation.loss import DiceCrossEntropy
 from continual.learning.volumes.architectures import (
-    ARCHITECTURES,
     UNETR,
+    VOLUME_ARCHITECTURES,
     check_unetr_size,
     embed_volumes,
     empty_volume_network,
@@ -74,15 +74,17 @@ class BaseModel:
     arguments: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.architecture not in ARCHITECTURES:
-            raise BackboneError(f"no 3D architecture {self.architecture!r}; choose one of {', '.join(ARCHITECTURES)}")
+        if self.architecture not in VOLUME_ARCHITECTURES:
+            raise BackboneError(
+                f"no 3D architecture {self.architecture!r}; choose one of {', '.join(VOLUME_ARCHITECTURES)}"
+            )
         if self.architecture == UNETR:
             check_unetr_size(self.grid.size)
 
     @property
     def task(self) -> Task:
         """What the architecture is for."""
-        return ARCHITECTURES[self.architecture]
+        return VOLUME_ARCHITECTURES[self.architecture]
 
     def constructed(self, classes: int) -> dict[str, Any]:
         """Constructor arguments; a UNETR has a score for the background and for every class."""
@@ -93,7 +95,7 @@ class BaseModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class BaseTraining:
     """How long a base model is trained, from which seed."""
 
     steps: int
@@ -104,7 +106,7 @@ def train_volume_classifier(
     model: BaseModel,
     volumes: Sequence[Volume],
     targets: Sequence[int],
-    training: Training,
+    training: BaseTraining,
     progress: Callable[[int], None],
 ) -> bytes:
     """A ResNet as a safetensors file; `targets` number the classes from 0, the classifying layer is thrown away.
@@ -137,7 +139,7 @@ def train_volume_segmenter(
     model: BaseModel,
     volumes: Sequence[tuple[Volume, Mask]],
     classes: int,
-    training: Training,
+    training: BaseTraining,
     progress: Callable[[int], None],
 ) -> bytes:
     """A UNETR as a safetensors file, trained by AdamW on 4 patches a step, two in three around a voxel of a class.
@@ -213,7 +215,9 @@ def _state_of(data: bytes) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in read.items() if isinstance(value, Tensor)}
 
 
-def _train(trained: nn.Module, loss: Callable[[], Tensor], training: Training, progress: Callable[[int], None]) -> None:
+def _train(
+    trained: nn.Module, loss: Callable[[], Tensor], training: BaseTraining, progress: Callable[[int], None]
+) -> None:
     weights = list(trained.parameters())
     optimizer = torch.optim.AdamW(weights, lr=PEAK_RATE, weight_decay=0.01)
     # A rise of one step at least: torch's schedule divides by the length of the rise.

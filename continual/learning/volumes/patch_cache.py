@@ -6,6 +6,7 @@ frozen network and patches; what is a file and when it goes is the business of `
 """
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from continual.domain.errors import LearningError
 from continual.domain.samples import IGNORED, Sample
 from continual.learning.activations import ActivationKey, CachePlace, Picture
 from continual.learning.cached_files import FEATURES
+from continual.learning.network import PIXELS
 from continual.learning.segmentation.dense_cache import PICTURE, DenseCache, DensePlace, MaskSource
 from continual.learning.volumes.architectures import unetr_features
 from continual.learning.volumes.grid import (
@@ -37,7 +39,8 @@ class PatchCache(DenseCache):
     ) -> None:
         if key.grid is None:
             raise LearningError("patches were asked for without a grid of volumes; pass --spacing and --volume-size")
-        super().__init__(DensePlace(place, "patches"), key, mask_of)
+        # What is kept does not depend on which stages are tuned.
+        super().__init__(DensePlace(place, "patches"), replace(key, blocks=PIXELS), mask_of)
         self.grid: VolumeGrid = key.grid
         self._network = network.to(device)
         self._device = device
