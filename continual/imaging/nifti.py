@@ -179,7 +179,7 @@ def _voxel_type(header: Any, what: str) -> np.dtype[Any]:
 
     try:
         kind: np.dtype[Any] = header.get_data_dtype()
-    except HeaderDataError:
+    except (HeaderDataError, KeyError):
         kind = np.dtype("V1")
     if kind.kind not in "iuf" or kind.itemsize > 8:
         raise UnreadableImageError(

@@ -126,7 +126,7 @@ def test_more_pixels_than_json_can_carry_are_refused_with_the_way_round(masks_do
 
 def test_sites_and_dashboard_count_masks_as_labels_of_their_own(masks_door, bench):
     image = CleanImage("d" * 64, "north", "0" * 16, None, png(picture()), 48, 32)
-    masked = dataclasses.replace(image, digest="e" * 64, subject="1" * 16, mask_png=b"mask")
+    masked = dataclasses.replace(image, digest="e" * 64, subject="1" * 16, mask_data=b"mask")
     labelled = dataclasses.replace(image, digest="f" * 64, subject="2" * 16, label="dark")
     bench.registry.samples.record("north", [image, masked, labelled], [], "test")
     (site,) = masks_door.http.get("/v1/sites").json()

@@ -95,7 +95,7 @@ def test_database_from_before_masks_is_upgraded_and_then_takes_masks(own_databas
     engine.dispose()
     with open_registry(own_database, artifacts) as registry:
         assert [sample.mask for sample in registry.samples.list()] == [None, None]
-        masked = [dataclasses.replace(image, mask_png=b"a mask") for image in make.images(2)]
+        masked = [dataclasses.replace(image, mask_data=b"a mask") for image in make.images(2)]
         assert registry.samples.record("north", masked, [], "masks").relabelled == 2
         assert [registry.samples.read_mask(sample) for sample in registry.samples.list()] == [b"a mask"] * 2
 
@@ -105,7 +105,7 @@ def test_newer_database_is_refused_naming_both_revisions(own_database, artifacts
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0999'"))
     engine.dispose()
-    with pytest.raises(SchemaError, match=r"'0999'.*'0002'.*install the release"):
+    with pytest.raises(SchemaError, match=r"'0999'.*'0003'.*install the release"):
         open_registry(own_database, artifacts)
 
 
