@@ -42,7 +42,7 @@ Arguments = Annotated[str, typer.Option(help="JSON of MONAI's constructor argume
 
 
 @backbone_app.command("train")
-def train(
+def train(  # noqa: PLR0913 (one parameter per option)
     site: Annotated[str, typer.Option(help="Whose training volumes are learnt; use the release site.")],
     architecture: Architecture,
     spacing: GridSpacing,

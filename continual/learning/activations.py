@@ -20,6 +20,7 @@ from jaxtyping import Float, Float16, UInt8
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from continual.domain.errors import LearningError
 from continual.domain.samples import Sample
 from continual.learning.cache_bound import CacheBound
 from continual.learning.cached_files import FEATURES, UNFINISHED, file_of, kinds_of, view_kind
@@ -224,8 +225,10 @@ def batches(samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:
 
 def _seen(picture: Picture, view: int, key: ActivationKey) -> Tensor:
     """What a network is shown of a picture's view."""
-    if key.grid is None or not isinstance(picture, Volume):
+    if not isinstance(picture, Volume):
         return standardise(view_of(picture, view), key.image_size)
+    if key.grid is None:
+        raise LearningError("1 volume was given to an adapter of images; release an adapter of volumes for it")
     return as_input(varied(key.grid.centred(key.grid.resampled(picture)), view))
 
 

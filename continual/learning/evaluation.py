@@ -55,7 +55,7 @@ def class_scores(
     rows = [np.empty((0, len(network.classes)), dtype=np.float32)]
     for start in range(0, len(digests), EVALUATION_BATCH):
         batch = digests[start : start + EVALUATION_BATCH]
-        tokens = torch.from_numpy(np.stack([cache.tokens(digest, 0) for digest in batch])).float()
+        tokens = torch.stack([cache.inputs(digest, 0)[0] for digest in batch])
         with mixed_precision(device):
             scores = network(tokens.to(device))
         rows.append(scores.float().cpu().numpy())

@@ -241,7 +241,8 @@ def _moved(values: np.ndarray, variant: int) -> Tensor:
 
 def _corner(mask: Mask, grid: VolumeGrid, random: np.random.Generator) -> list[int]:
     """Where a patch is cut: around a voxel of a class two times in three, else anywhere in the volume."""
-    held = np.argwhere((mask > 0) & (mask != IGNORED)) if random.random() < FOREGROUND_SHARE else []
+    wanted = random.random() < FOREGROUND_SHARE
+    held = np.argwhere((mask > 0) & (mask != IGNORED) & wanted)
     at = held[random.integers(len(held))] if len(held) else random.integers(mask.shape)
     corner = []
     for place, side, count in zip(at, grid.size, mask.shape, strict=True):

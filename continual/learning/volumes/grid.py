@@ -168,7 +168,7 @@ def at_shape(scores: Float[Tensor, "klass a b c"], shape: Sequence[int]) -> Floa
 def mirrored(values: np.ndarray, view: int) -> np.ndarray:
     """A volume as view number `view` mirrors it: bits 1, 2 and 4 of the number are the axes; 0 is identity."""
     axes = [axis for axis in range(3) if view >> axis & 1]
-    return np.flip(values, axes) if axes else values
+    return np.flip(values, tuple(axes)) if axes else values
 
 
 def varied(values: Float[np.ndarray, "x y z"], view: int) -> Float[np.ndarray, "x y z"]:
