@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from continual.domain.errors import UnreadableImageError
+from continual.imaging.decoding import ImageFormat, sniff_format
 from continual.imaging.nifti import NiftiFile, plain_affine, read_nifti, smallest_type, write_nifti
 from continual.imaging.voxel_grids import Spacing, VoxelGrid
 
@@ -28,6 +29,11 @@ class DecodedVolume:
     spacing_mm: Spacing
     grid: VoxelGrid
     tags: dict[str, str | float] = field(default_factory=dict)
+
+
+def is_volume(data: bytes) -> bool:
+    """Whether the first bytes say that this is a NIfTI file; it may still be damaged."""
+    return sniff_format(data) is ImageFormat.NIFTI
 
 
 def decode_volume(data: bytes) -> DecodedVolume:
