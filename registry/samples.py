@@ -320,7 +320,7 @@ def _samples() -> Select[Any]:
 def _sample(row: Any) -> Sample:
     digest, site, subject, label, split, *rest, spacing_mm = row
     spacing = None if spacing_mm is None else tuple(spacing_mm)
-    return Sample(digest, site, subject, label, Split(split), *rest, spacing_mm=spacing)
+    return Sample(digest, site, subject, label, Split(split), *rest, spacing)
 
 
 def _sample_row(image: CleanImage, artifact: str, batch: int) -> dict[str, Any]:

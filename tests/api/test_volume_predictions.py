@@ -1,6 +1,7 @@
 """Volumes over both protocols: NIfTI in, and out a mask on the upload's own grid, millilitres, scores or a refusal."""
 
 import base64
+import dataclasses
 import gzip
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,9 +12,11 @@ import pytest
 from numpy.typing import NDArray
 
 from api import ServiceOptions, inference_protocol
+from api.server import options_of
 from continual.domain.adapters import Task
 from continual.domain.drift import Action, Verdict
 from continual.domain.errors import LearningError
+from continual.settings import load_settings
 
 PREDICT = "/v1/adapters/cords/predict"
 INFER = "/v2/models/cords/infer"
@@ -183,9 +186,14 @@ def test_a_volume_that_the_version_cannot_look_at_is_the_senders_to_mend(cords):
     assert "the volume's spacing is (1.0, 1.0, 1.0) mm; resample it" in answer.json()["detail"]
 
 
-def test_an_upload_above_the_limit_names_the_setting(opened, bench):
+def test_an_upload_above_the_limit_names_the_setting_that_raises_it(opened, bench, monkeypatch):
     bench.champion("cords", metric="dice", network=VOLUME)
-    door = opened(ServiceOptions(predictor_loader=lambda _: BackPredictor(), max_upload_bytes=1000))
-    answer = door.http.post(PREDICT, content=nifti(scan()))
-    assert answer.status_code == 413
-    assert "CONTINUAL_UPLOAD_MIB" in answer.json()["detail"]
+    large = nifti(np.random.default_rng(0).integers(0, 900, size=(96, 96, 64)).astype(np.int16))
+    for limit_mib, expected in ((1, 413), (2, 422)):
+        monkeypatch.setenv("CONTINUAL_UPLOAD_MIB", str(limit_mib))
+        options = dataclasses.replace(
+            options_of(load_settings(), bench.registry), predictor_loader=lambda _: BackPredictor(), preload=False
+        )
+        answer = opened(options).http.post(PREDICT, content=large)
+        assert answer.status_code == expected
+        assert ("CONTINUAL_UPLOAD_MIB" in answer.json()["detail"]) is (expected == 413)
