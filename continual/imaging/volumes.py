@@ -57,8 +57,8 @@ def encode_volume(volume: DecodedVolume) -> bytes:
 
 def _finite_values(file: NiftiFile) -> Values:
     values = np.empty(file.grid.shape, dtype=np.float32, order="F")
-    with np.errstate(over="ignore"):
-        for k, plane in enumerate(file.slices()):
+    for k, plane in enumerate(file.slices()):
+        with np.errstate(all="ignore"):
             # 0 added: -0 and 0 are one value and must have one digest.
             values[..., k] = plane + 0.0
     broken = int(np.count_nonzero(~np.isfinite(values)))
