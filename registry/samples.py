@@ -318,9 +318,20 @@ def _samples() -> Select[Any]:
 
 
 def _sample(row: Any) -> Sample:
-    digest, site, subject, label, split, *rest, spacing_mm = row
-    spacing = None if spacing_mm is None else tuple(spacing_mm)
-    return Sample(digest, site, subject, label, Split(split), *rest, spacing_mm=spacing)
+    return Sample(
+        digest=row.digest,
+        site=row.site,
+        subject=row.subject,
+        label=row.label,
+        split=Split(row.split),
+        artifact=row.artifact,
+        batch=row.batch,
+        tags=row.tags,
+        pixel_statistics=row.pixel_statistics,
+        acquired_at=row.acquired_at,
+        mask=row.mask,
+        spacing_mm=None if row.spacing_mm is None else tuple(row.spacing_mm),
+    )
 
 
 def _sample_row(image: CleanImage, artifact: str, batch: int) -> dict[str, Any]:

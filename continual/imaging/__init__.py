@@ -10,11 +10,11 @@ from continual.imaging.folders import list_dicom_folder
 from continual.imaging.manifest import read_manifest
 from continual.imaging.masks import decode_mask, encode_mask
 from continual.imaging.measurements import pixel_statistics
-from continual.imaging.quality import check_quality
+from continual.imaging.quality import check_quality, check_volume
 from continual.imaging.simulation import write_simulated_hospitals
 from continual.imaging.sources import ImageSource, IntakeList
 from continual.imaging.volume_masks import decode_volume_mask, encode_volume_mask, mask_on_grid
-from continual.imaging.volumes import DecodedVolume, decode_volume, encode_volume
+from continual.imaging.volumes import DecodedVolume, decode_volume, encode_volume, is_volume
 from continual.imaging.voxel_grids import VoxelGrid
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "IntakeList",
     "VoxelGrid",
     "check_quality",
+    "check_volume",
     "clean_images",
     "decode_image",
     "decode_mask",
@@ -32,6 +33,7 @@ __all__ = [
     "encode_mask",
     "encode_volume",
     "encode_volume_mask",
+    "is_volume",
     "list_dicom_folder",
     "mask_on_grid",
     "pixel_statistics",

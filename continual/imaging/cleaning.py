@@ -11,14 +11,14 @@ from pathlib import Path
 from continual.domain.digests import sha256_pixels, sha256_volume
 from continual.domain.errors import IntakeError, QualityError, SettingsError, UnreadableImageError
 from continual.domain.samples import MOST_MASK_CLASSES, CleanImage, QuarantineEntry, pseudonym
-from continual.imaging.decoding import DecodedImage, ImageFormat, decode_image, sniff_format
+from continual.imaging.decoding import DecodedImage, decode_image
 from continual.imaging.masks import encode_mask, mask_for
 from continual.imaging.measurements import pixel_statistics
 from continual.imaging.quality import check_quality, check_volume
 from continual.imaging.sources import ImageSource, file_digest
 from continual.imaging.volume_masks import encode_volume_mask, volume_mask_for
 from continual.imaging.volume_measurements import voxel_statistics
-from continual.imaging.volumes import DecodedVolume, decode_volume, encode_volume
+from continual.imaging.volumes import DecodedVolume, decode_volume, encode_volume, is_volume
 
 MAX_FILE_BYTES = 512 * 1024 * 1024
 """Largest file that is read into memory."""
@@ -42,7 +42,7 @@ def clean_images(
 def _clean(source: ImageSource, key: bytes, mask_classes: int) -> CleanImage | QuarantineEntry:
     try:
         data = _read(source.path, "file")
-        if sniff_format(data) is ImageFormat.NIFTI:
+        if is_volume(data):
             volume = decode_volume(data)
             cleaned, mask = _standardise_volume(source, volume, key), _volume_mask(source, volume, mask_classes)
         else:

@@ -51,7 +51,10 @@ class NiftiFile:
     def slices(self) -> Iterator[Float64[np.ndarray, "i j"]]:
         """The values, one k after the other: in double precision a whole volume would take twice its memory."""
         for k in range(self.stored.shape[2]):
-            yield self.stored[..., k].astype(np.float64) * self.slope + self.intercept
+            # What overflows or is no number is found in the values, not in warnings.
+            with np.errstate(all="ignore"):
+                plane = self.stored[..., k].astype(np.float64) * self.slope + self.intercept
+            yield plane
 
 
 def read_nifti(data: bytes, what: str = "volume") -> NiftiFile:

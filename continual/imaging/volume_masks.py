@@ -9,10 +9,9 @@ from jaxtyping import Int64, UInt8
 
 from continual.domain.errors import QualityError, UnreadableImageError
 from continual.domain.samples import IGNORED, MOST_MASK_CLASSES
-from continual.imaging.decoding import ImageFormat, sniff_format
 from continual.imaging.masks import class_numbers, outside_ignored, require_seen
 from continual.imaging.nifti import NiftiFile, plain_affine, read_nifti, write_nifti
-from continual.imaging.volumes import DecodedVolume
+from continual.imaging.volumes import DecodedVolume, is_volume
 from continual.imaging.voxel_grids import Spacing, VoxelGrid
 
 VolumeMask = UInt8[np.ndarray, "x y z"]
@@ -56,7 +55,7 @@ def mask_on_grid(mask: VolumeMask, grid: VoxelGrid) -> bytes:
 
 def _numbers_for(volume: DecodedVolume, data: bytes, what: str) -> Int64[np.ndarray, "x y z"]:
     """What a file says about each voxel of the volume, in canonical order; refuses one on another grid."""
-    if sniff_format(data) is not ImageFormat.NIFTI:
+    if not is_volume(data):
         raise UnreadableImageError(f"the {what} is no NIfTI file ({len(data)} bytes); save it as .nii.gz on its volume")
     file = read_nifti(data, what)
     if not file.grid.same_as(volume.grid):

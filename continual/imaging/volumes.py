@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from continual.domain.errors import UnreadableImageError
+from continual.imaging.decoding import ImageFormat, sniff_format
 from continual.imaging.nifti import NiftiFile, plain_affine, read_nifti, smallest_type, write_nifti
 from continual.imaging.voxel_grids import Spacing, VoxelGrid
 
@@ -28,6 +29,11 @@ class DecodedVolume:
     spacing_mm: Spacing
     grid: VoxelGrid
     tags: dict[str, str | float] = field(default_factory=dict)
+
+
+def is_volume(data: bytes) -> bool:
+    """Whether the first bytes say that this is a NIfTI file; it may still be damaged."""
+    return sniff_format(data) is ImageFormat.NIFTI
 
 
 def decode_volume(data: bytes) -> DecodedVolume:
@@ -51,8 +57,8 @@ def encode_volume(volume: DecodedVolume) -> bytes:
 
 def _finite_values(file: NiftiFile) -> Values:
     values = np.empty(file.grid.shape, dtype=np.float32, order="F")
-    with np.errstate(over="ignore"):
-        for k, plane in enumerate(file.slices()):
+    for k, plane in enumerate(file.slices()):
+        with np.errstate(all="ignore"):
             # 0 added: -0 and 0 are one value and must have one digest.
             values[..., k] = plane + 0.0
     broken = int(np.count_nonzero(~np.isfinite(values)))

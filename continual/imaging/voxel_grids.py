@@ -39,6 +39,11 @@ class VoxelGrid:
         return x, y, z
 
     @property
+    def voxel_mm3(self) -> float:
+        """Volume of one voxel in cubic millimetres."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+    @property
     def oblique_degrees(self) -> float:
         """Largest angle between one of the file's axes and the direction it is named after, to a tenth; 0 to 90."""
         directions = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)

@@ -110,6 +110,21 @@ def test_spacing_is_in_millimetres_whatever_the_header_counts_in(unit: int, fact
     assert decode_volume(data).spacing_mm == pytest.approx([side * factor for side in (0.02, 0.03, 0.05)], rel=1e-4)
 
 
+def test_a_fourth_axis_of_one_entry_is_dropped() -> None:
+    np.testing.assert_array_equal(decode_volume(nifti(texture()[..., None])).values, texture())
+
+
+def test_a_qform_alone_tells_the_orientation_and_beside_a_sform_the_sform_counts() -> None:
+    image = nib.Nifti1Image(texture(), np.diag([-1.0, -1.0, 2.0, 1.0]))
+    image.set_qform(np.diag([-1.0, -1.0, 2.0, 1.0]), code=1)
+    image.set_sform(None, code=0)
+    found = decode_volume(image.to_bytes())
+    assert (found.tags["stored_axes"], found.spacing_mm) == ("LPS", (1, 1, 2))
+    np.testing.assert_array_equal(found.values, texture()[::-1, ::-1])
+    image.set_sform(np.diag([-1.5, -1.0, 2.0, 1.0]), code=2)
+    assert decode_volume(image.to_bytes()).spacing_mm == (1.5, 1, 2)
+
+
 def test_what_is_stored_is_the_same_volume_and_nothing_else_of_the_header() -> None:
     extension = nib.nifti1.Nifti1Extension("comment", b"seen by Dr Roe")
     image = nib.Nifti1Image(texture(), np.diag([*SPACING, 1]))

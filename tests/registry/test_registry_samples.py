@@ -29,6 +29,16 @@ def test_recorded_images_come_back_whole(registry, make):
     assert registry.samples.quarantine("south") == []
 
 
+def test_a_volume_comes_back_as_one_and_a_picture_does_not(registry, make):
+    picture, volume = make.images(2)
+    volume = dataclasses.replace(volume, depth=20, spacing_mm=(0.70312, 0.9, 2.5))
+    registry.samples.record("north", [picture, volume], [], "ingest")
+    stored = {sample.digest: sample for sample in registry.samples.get([picture.digest, volume.digest])}
+    assert (stored[picture.digest].is_volume, stored[picture.digest].spacing_mm) == (False, None)
+    assert (stored[volume.digest].is_volume, stored[volume.digest].spacing_mm) == (True, (0.70312, 0.9, 2.5))
+    assert registry.samples.read(stored[volume.digest]) == volume.data
+
+
 def test_same_intake_again_stores_nothing_and_writes_no_batch(registry, make):
     registry.samples.record("north", make.images(5), [HELD], "ingest")
     entries = registry.ledger.verify()
