@@ -3,7 +3,8 @@
 Input is one tensor: `BYTES` of base64 images in any shape, or `UINT8` pixels of shape [height, width, 3] or
 [image, height, width, 3]. Outputs are `scores` (FP32 [image, class], in the order of `classes`) and `label` (BYTES); of
 a version that segments, `mask` (UINT8 [image, height, width], class numbers: 0 is the background, `classes` follow from
-1) and `share` (FP32 [image, 1 + class], of the pixels).
+1) and `share` (FP32 [image, 1 + class], of the pixels). A version that looks at volumes takes `BYTES` of base64 NIfTI,
+and its `mask` is UINT8 [volume, i, j, k], in the order of the file's own axes.
 """
 
 import base64
@@ -19,14 +20,15 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field, ValidationError
 
-from api.masks import JSON, class_shares
+from api.masks import JSON, PNG, class_shares
 from api.parameters import AdapterName, Held, Number
 from api.problems import Problem
 from api.schemas import Version
 from api.service import service_of
-from api.serving import Pixels, Prediction, checked, decoded
+from api.serving import Image, Pixels, Prediction, checked, decoded
 from api.uploads import read_body
-from continual.domain.adapters import CLOSED_FORM, AdapterVersion, Task, kind_of
+from api.volumes import GZIP, masks_as_uploaded
+from continual.domain.adapters import CLOSED_FORM, AdapterVersion, Task, kind_of, of_volumes
 from continual.domain.metrics import task_of
 
 IMAGES_PER_CALL = 16
@@ -107,8 +109,9 @@ def metadata(service: Held, name: AdapterName, number: Number | None = None) -> 
 
 def _outputs_of(version: AdapterVersion) -> list[dict[str, Any]]:
     if task_of(version.metric) is Task.SEGMENTATION:
+        sides = 3 if of_volumes(version.record) else 2
         return [
-            {"name": "mask", "datatype": "UINT8", "shape": [-1, -1, -1]},
+            {"name": "mask", "datatype": "UINT8", "shape": [-1] * (1 + sides)},
             {"name": "share", "datatype": "FP32", "shape": [-1, 1 + len(version.classes)]},
         ]
     return [
@@ -146,11 +149,11 @@ def parsed(body: bytes) -> InferenceRequest:
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail) from error
 
 
-def images_of(tensor: Tensor) -> list[Callable[[], Pixels]]:
+def images_of(tensor: Tensor) -> list[Callable[[], Image]]:
     """One reader per image, to be run where decoding is allowed; raises Problem 422 for a tensor of another kind."""
     if tensor.datatype == "BYTES":
         count = len(tensor.data)
-        readers: list[Callable[[], Pixels]] = [partial(_decoded_text, text) for text in tensor.data]
+        readers: list[Callable[[], Image]] = [partial(_decoded_text, text) for text in tensor.data]
     elif tensor.datatype == "UINT8":
         images = _pixels(tensor)
         count = len(images)
@@ -166,7 +169,7 @@ def images_of(tensor: Tensor) -> list[Callable[[], Pixels]]:
     return readers
 
 
-def _decoded_text(text: object) -> Pixels:
+def _decoded_text(text: object) -> Image:
     try:
         data = base64.b64decode(str(text), validate=True)
     except (binascii.Error, ValueError) as error:
@@ -217,16 +220,17 @@ def _scores(answer: Prediction) -> list[Tensor]:
 
 def _masks(answer: Prediction) -> list[Tensor]:
     """Both tensors; raises Problem 422 where images of several sizes cannot share one, and 413 for too many pixels."""
-    masks = [said.mask for said in answer.masks]
+    masks = masks_as_uploaded(answer) if answer.grids else [said.mask for said in answer.masks]
     sizes = sorted({mask.shape for mask in masks})
     if len(sizes) > 1:
         detail = f"the images have {len(sizes)} sizes, one tensor of masks has one; send one size per request"
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
     pixels = sum(mask.size for mask in masks)
     if pixels > MASK_PIXELS_PER_CALL:
+        file = GZIP if answer.grids else PNG
         detail = (
             f"the masks hold {pixels} pixels, at most {MASK_PIXELS_PER_CALL} are sent as JSON; send fewer or smaller "
-            "images, or ask /v1/adapters/{name}/predict with Accept: image/png"
+            f"images, or ask /v1/adapters/{{name}}/predict with Accept: {file}"
         )
         raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
     classes = answer.version.classes

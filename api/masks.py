@@ -15,6 +15,7 @@ PNG = "image/png"
 JSON = "application/json"
 
 Mask = UInt8[np.ndarray, "height width"]
+AnyMask = UInt8[np.ndarray, "*place"]
 
 
 class MaskClass(BaseModel):
@@ -39,8 +40,8 @@ class MaskPrediction(BaseModel):
     drift: DriftState | None = Field(description="Latest drift verdict of the site named in ?site=")
 
 
-def class_shares(mask: Mask, classes: Sequence[str]) -> list[float]:
-    """Share of the pixels that the background and each class cover, in order of their numbers."""
+def class_shares(mask: AnyMask, classes: Sequence[str]) -> list[float]:
+    """Share of the pixels or voxels that the background and each class cover, in order of their numbers."""
     counts = np.bincount(mask.ravel(), minlength=len(classes) + 1)[: len(classes) + 1]
     return [float(count) / mask.size for count in counts]
 
@@ -70,9 +71,9 @@ def mask_prediction(answer: Prediction, drift: DriftState | None) -> MaskPredict
     )
 
 
-def prefers_png(accept: str) -> bool:
-    """Whether an Accept header asks for a PNG rather than JSON (RFC 9110, 12.5.1); what it leaves open is JSON."""
-    return _quality(accept, PNG) > _quality(accept, JSON)
+def prefers(accept: str, media_type: str) -> bool:
+    """Whether an Accept header asks for this type rather than JSON (RFC 9110, 12.5.1); what it leaves open is JSON."""
+    return _quality(accept, media_type) > _quality(accept, JSON)
 
 
 def _quality(accept: str, media_type: str) -> float:

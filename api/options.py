@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeGuard
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,11 @@ from continual.domain.errors import SettingsError
 
 MEBIBYTE = 1024 * 1024
 
+VolumeMask = NDArray[np.uint8]
+Spacing = tuple[float, float, float]
 
-class Predictor(Protocol):
+
+class Known(Protocol):
     """One loaded adapter version on its backbone. Not thread-safe: callers keep it on one thread."""
 
     @property
@@ -27,6 +30,10 @@ class Predictor(Protocol):
     @property
     def backbone_digest(self) -> str:
         """SHA-256 of the frozen weights underneath."""
+
+
+class Predictor(Known, Protocol):
+    """A loaded version that looks at pictures."""
 
     def predict(self, pixels: NDArray[np.uint8]) -> Mapping[str, float]:
         """Probability per class in [0, 1], summing to 1, for one image of shape [height, width, 3].
@@ -54,16 +61,44 @@ class MaskPredictor(Predictor, Protocol):
         """The mask of one image of shape [height, width, 3]."""
 
 
-def segments(predictor: Predictor) -> TypeGuard[MaskPredictor]:
-    """Whether it answers with masks."""
-    return predictor.task is Task.SEGMENTATION
+class VolumeMaskAnswer(Protocol):
+    """What a predictor that segments volumes says about one."""
+
+    @property
+    def mask(self) -> VolumeMask:
+        """Class number of every voxel [x, y, z], 0 the background, on the volume's own grid in canonical axes."""
+
+    @property
+    def confidence(self) -> float:
+        """Mean over the voxels of the probability of the class that was chosen, in [0, 1]."""
+
+
+class VolumePredictor(Known, Protocol):
+    """A loaded version that classifies volumes."""
+
+    def predict(self, values: NDArray[np.float32], spacing_mm: Spacing) -> Mapping[str, float]:
+        """Probability per class, summing to 1, for the values [x, y, z] of one volume in canonical axes.
+
+        Raises LearningError for a volume that it cannot look at.
+        """
+
+
+class VolumeMaskPredictor(Known, Protocol):
+    """A loaded version that segments volumes."""
+
+    def predict_mask(self, values: NDArray[np.float32], spacing_mm: Spacing) -> VolumeMaskAnswer:
+        """The mask of one volume; else as `VolumePredictor.predict`."""
+
+
+AnyPredictor = Predictor | MaskPredictor | VolumePredictor | VolumeMaskPredictor
+"""What a version loads as. A version's record tells volumes from pictures, `task` tells masks from scores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceOptions:
     """Limits and secrets of one service; `predictor_loader` turns a stored version into something that predicts."""
 
-    predictor_loader: Callable[[AdapterVersion], Predictor]
+    predictor_loader: Callable[[AdapterVersion], AnyPredictor]
     api_token: str | None = field(default=None, repr=False)
     """Bearer token that may move aliases; None leaves the service read-only."""
     max_upload_bytes: int = 32 * MEBIBYTE

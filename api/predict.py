@@ -6,13 +6,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from api.masks import PNG, MaskPrediction, mask_png, mask_prediction, prefers_png
+from api.masks import JSON, PNG, MaskPrediction, mask_png, mask_prediction, prefers
 from api.parameters import AdapterName
 from api.problems import Problem
 from api.schemas import STORABLE, DriftState, PredictionAnswer
 from api.service import Service, service_of
 from api.serving import Prediction, decoded
 from api.uploads import read_image
+from api.volumes import GZIP, VolumeMaskPrediction, mask_nifti, volume_prediction
 from continual.domain.adapters import Task
 from continual.domain.errors import NotFoundError
 
@@ -34,32 +35,33 @@ BODY = {
 @router.post(
     "/{name}/predict",
     openapi_extra=BODY,
-    response_model=PredictionAnswer | MaskPrediction,
+    response_model=PredictionAnswer | MaskPrediction | VolumeMaskPrediction,
     responses={
-        200: {"description": "Scores, or a mask: as JSON, or as PNG if asked for", "content": {PNG: {}}},
-        406: {"description": "A PNG was asked for of a version that gives scores"},
+        200: {
+            "description": "Scores, or a mask: as JSON, or if asked for as PNG, of a volume as .nii.gz",
+            "content": {PNG: {}, GZIP: {}},
+        },
+        406: {"description": "A file was asked for that this version does not give"},
         413: {"description": "The image is too large"},
     },
 )
 async def predict(
     request: Request, name: AdapterName, site: Annotated[str | None, Query(pattern=STORABLE)] = None
-) -> PredictionAnswer | MaskPrediction | Response:
-    """Scores, or the mask, of one PNG, JPEG or DICOM image under the champion; with `?site=`, that site's latest drift
-    verdict. `Accept: image/png` gets the mask itself, a PNG of class numbers.
+) -> PredictionAnswer | MaskPrediction | VolumeMaskPrediction | Response:
+    """Scores, or the mask, of one PNG, JPEG or DICOM image, or of one NIfTI volume, under the champion; with `?site=`,
+    that site's latest drift verdict. `Accept: image/png` gets the mask itself, a PNG of class numbers; of a volume
+    `Accept: application/gzip` gets it, a .nii.gz in the upload's own grid and orientation.
     """
     service = service_of(request)
-    as_png = prefers_png(request.headers.get("accept", ""))
+    accept = request.headers.get("accept", "")
     with service.desk.seat():
         data = await read_image(request, service.options.max_upload_bytes)
         answer = await service.desk.predict(name, None, [lambda: decoded(data)])
     drift = await run_in_threadpool(drift_state, service, site) if site else None
     if answer.task is Task.SEGMENTATION:
-        return await run_in_threadpool(_picture if as_png else mask_prediction, answer, drift)
-    if as_png:
-        raise Problem(
-            HTTPStatus.NOT_ACCEPTABLE,
-            f"version {answer.version.number} of {name} gives scores and no mask; ask with Accept: application/json",
-        )
+        return await run_in_threadpool(_mask_answer, answer, drift, accept)
+    if prefers(accept, PNG) or prefers(accept, GZIP):
+        raise _not_given(answer, "scores and no mask", JSON)
     scores = answer.scores[0]
     return PredictionAnswer(
         adapter=answer.version.adapter,
@@ -71,8 +73,29 @@ async def predict(
     )
 
 
-def _picture(answer: Prediction, drift: DriftState | None) -> Response:
-    """The mask as a PNG; what JSON would say beside it stands in headers."""
+def _mask_answer(
+    answer: Prediction, drift: DriftState | None, accept: str
+) -> MaskPrediction | VolumeMaskPrediction | Response:
+    """The mask as what was asked for: a file of its own kind, or JSON."""
+    volume = bool(answer.grids)
+    own, other = (GZIP, PNG) if volume else (PNG, GZIP)
+    if prefers(accept, own):
+        return _file(answer, drift, mask_nifti(answer) if volume else mask_png(answer.masks[0].mask), own)
+    if prefers(accept, other):
+        raise _not_given(answer, f"masks of {'volumes' if volume else 'pictures'}", f"{own} or {JSON}")
+    return volume_prediction(answer, drift) if volume else mask_prediction(answer, drift)
+
+
+def _not_given(answer: Prediction, gives: str, remedy: str) -> Problem:
+    version = answer.version
+    return Problem(
+        HTTPStatus.NOT_ACCEPTABLE,
+        f"version {version.number} of {version.adapter} gives {gives}; ask with Accept: {remedy}",
+    )
+
+
+def _file(answer: Prediction, drift: DriftState | None, data: bytes, media_type: str) -> Response:
+    """The mask as a file; what JSON would say beside it stands in headers."""
     headers = {
         "x-adapter-version": str(answer.version.number),
         "x-backbone-digest": answer.backbone_digest,
@@ -80,7 +103,7 @@ def _picture(answer: Prediction, drift: DriftState | None) -> Response:
     }
     if drift is not None:
         headers["x-drift-verdict"] = drift.verdict.value
-    return Response(mask_png(answer.masks[0].mask), headers=headers, media_type=PNG)
+    return Response(data, headers=headers, media_type=media_type)
 
 
 def drift_state(service: Service, site: str) -> DriftState | None:

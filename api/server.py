@@ -17,7 +17,7 @@ from types import FrameType
 import uvicorn
 
 from api.application import create_app
-from api.options import Predictor, ServiceOptions
+from api.options import MEBIBYTE, AnyPredictor, ServiceOptions
 from continual.domain.adapters import AdapterVersion
 from continual.domain.errors import BackboneError, ContinualError, ServiceError
 from continual.settings import Settings, create_workspace, load_settings
@@ -76,7 +76,7 @@ def _refusal(host: str, port: int, error: OSError | OverflowError) -> str:
 def options_of(settings: Settings, registry: Registry) -> ServiceOptions:
     """What the service is made with; backbones are read from the artifact store by their digest."""
 
-    def load(version: AdapterVersion) -> Predictor:
+    def load(version: AdapterVersion) -> AnyPredictor:
         # Learning brings torch: seconds that only the loading of a version may cost.
         from continual.learning import bound_threads, choose_device, load_predictor
 
@@ -90,7 +90,12 @@ def options_of(settings: Settings, registry: Registry) -> ServiceOptions:
         device = str(choose_device(settings.device))
         return load_predictor(registry.artifacts.get(digest), registry.adapters.files(version), device)
 
-    return ServiceOptions(predictor_loader=load, api_token=settings.api_token, preload=True)
+    return ServiceOptions(
+        predictor_loader=load,
+        api_token=settings.api_token,
+        max_upload_bytes=settings.upload_mib * MEBIBYTE,
+        preload=True,
+    )
 
 
 def serve(settings: Settings, host: str, port: int) -> None:

@@ -8,20 +8,33 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from api.options import MaskAnswer, Predictor, segments
+from api.options import (
+    AnyPredictor,
+    MaskAnswer,
+    MaskPredictor,
+    Predictor,
+    VolumeMaskAnswer,
+    VolumeMaskPredictor,
+    VolumePredictor,
+)
 from api.problems import Problem
-from continual.domain.adapters import AdapterState, AdapterVersion, Task
-from continual.domain.errors import ContinualError, NotAcceptedError
+from continual.domain.adapters import AdapterState, AdapterVersion, Task, of_volumes
+from continual.domain.errors import ContinualError, LearningError, NotAcceptedError
 from registry import Registry
+
+if TYPE_CHECKING:
+    from continual.imaging import DecodedVolume, VoxelGrid
 
 LOADED_VERSIONS = 4
 """Predictors kept in memory: a champion, its challenger and the two before them."""
 
 Pixels = NDArray[np.uint8]
+Image: TypeAlias = "Pixels | DecodedVolume"
 LOG = logging.getLogger(__name__)
 
 
@@ -29,14 +42,16 @@ LOG = logging.getLogger(__name__)
 class Prediction:
     """What one version said about some images: the probability per class in [0, 1], or a mask, of each.
 
-    `task` says which of `scores` and `masks` is filled.
+    `task` says which of `scores` and `masks` is filled. Masks of volumes are in canonical axes, and `grids` holds how
+    each file had its voxels; it is empty for pictures.
     """
 
     version: AdapterVersion
     backbone_digest: str
     task: Task
     scores: tuple[Mapping[str, float], ...] = ()
-    masks: tuple[MaskAnswer, ...] = ()
+    masks: tuple[MaskAnswer | VolumeMaskAnswer, ...] = ()
+    grids: "tuple[VoxelGrid, ...]" = ()
 
 
 class PredictionDesk:
@@ -46,12 +61,12 @@ class PredictionDesk:
     the memory that images take once decoded.
     """
 
-    def __init__(self, registry: Registry, loader: Callable[[AdapterVersion], Predictor], max_waiting: int) -> None:
+    def __init__(self, registry: Registry, loader: Callable[[AdapterVersion], AnyPredictor], max_waiting: int) -> None:
         self._registry = registry
         self._loader = loader
         self._max_waiting = max_waiting
         self._waiting = 0
-        self._loaded: OrderedDict[tuple[str, int], Predictor] = OrderedDict()
+        self._loaded: OrderedDict[tuple[str, int], AnyPredictor] = OrderedDict()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="predict")
 
     @contextmanager
@@ -69,7 +84,7 @@ class PredictionDesk:
         finally:
             self._waiting -= 1
 
-    async def predict(self, adapter: str, number: int | None, images: Sequence[Callable[[], Pixels]]) -> Prediction:
+    async def predict(self, adapter: str, number: int | None, images: Sequence[Callable[[], Image]]) -> Prediction:
         """Answers of version `number` (None: the champion); each image is decoded on the desk's thread.
 
         Raises NotFoundError, NotAcceptedError, AdapterMismatchError, or whatever an image's decoding raises.
@@ -94,14 +109,11 @@ class PredictionDesk:
         """Drop what still waits and let the thread end."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _predict(self, adapter: str, number: int | None, images: Sequence[Callable[[], Pixels]]) -> Prediction:
+    def _predict(self, adapter: str, number: int | None, images: Sequence[Callable[[], Image]]) -> Prediction:
         version = self._version(adapter, number)
         predictor = self._predictor(version)
-        if segments(predictor):
-            masks = tuple(predictor.predict_mask(read()) for read in images)
-            return Prediction(version, predictor.backbone_digest, predictor.task, masks=masks)
-        scores = tuple(dict(predictor.predict(read())) for read in images)
-        return Prediction(version, predictor.backbone_digest, predictor.task, scores=scores)
+        said = _of_volumes if of_volumes(version.record) else _of_pictures
+        return said(version, predictor, images)
 
     def _version(self, adapter: str, number: int | None) -> AdapterVersion:
         if number is None:
@@ -114,7 +126,7 @@ class PredictionDesk:
             )
         return version
 
-    def _predictor(self, version: AdapterVersion) -> Predictor:
+    def _predictor(self, version: AdapterVersion) -> AnyPredictor:
         key = (version.adapter, version.number)
         if key not in self._loaded:
             self._loaded[key] = self._loader(version)
@@ -124,14 +136,63 @@ class PredictionDesk:
         return self._loaded[key]
 
 
-def decoded(data: bytes) -> Pixels:
-    """Pixels [height, width, 3] of one image file that passed the quality gate.
+def _of_pictures(version: AdapterVersion, predictor: AnyPredictor, images: Sequence[Callable[[], Image]]) -> Prediction:
+    pixels = (_picture(version, read()) for read in images)
+    if predictor.task is Task.SEGMENTATION:
+        masks = tuple(cast("MaskPredictor", predictor).predict_mask(each) for each in pixels)
+        return Prediction(version, predictor.backbone_digest, predictor.task, masks=masks)
+    scores = tuple(dict(cast("Predictor", predictor).predict(each)) for each in pixels)
+    return Prediction(version, predictor.backbone_digest, predictor.task, scores=scores)
+
+
+def _of_volumes(version: AdapterVersion, predictor: AnyPredictor, images: Sequence[Callable[[], Image]]) -> Prediction:
+    # One after the other: decoded, volumes are the largest thing that this process holds.
+    scores, masks, grids = [], [], []
+    for read in images:
+        volume = _volume(version, read())
+        try:
+            if predictor.task is Task.SEGMENTATION:
+                masks.append(cast("VolumeMaskPredictor", predictor).predict_mask(volume.values, volume.spacing_mm))
+            else:
+                scores.append(dict(cast("VolumePredictor", predictor).predict(volume.values, volume.spacing_mm)))
+        except LearningError as error:
+            # Loading a version is over: what it cannot look at is a fault of what came.
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
+        grids.append(volume.grid)
+    digest = predictor.backbone_digest
+    return Prediction(version, digest, predictor.task, tuple(scores), tuple(masks), tuple(grids))
+
+
+def _picture(version: AdapterVersion, image: Image) -> Pixels:
+    if isinstance(image, np.ndarray):
+        return image
+    raise Problem(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        f"version {version.number} of {version.adapter} looks at pictures, a volume was sent; send PNG, JPEG or DICOM",
+    )
+
+
+def _volume(version: AdapterVersion, image: Image) -> "DecodedVolume":
+    if not isinstance(image, np.ndarray):
+        return image
+    raise Problem(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        f"version {version.number} of {version.adapter} looks at volumes, a picture was sent; send NIfTI",
+    )
+
+
+def decoded(data: bytes) -> Image:
+    """One file that passed the quality gate: a picture's pixels [height, width, 3], or a volume.
 
     Raises UnreadableImageError or QualityError.
     """
-    from continual.imaging import decode_image
+    from continual.imaging import check_volume, decode_image, decode_volume, is_volume
 
-    return checked(decode_image(data).pixels)
+    if not is_volume(data):
+        return checked(decode_image(data).pixels)
+    volume = decode_volume(data)
+    check_volume(volume.values)
+    return volume
 
 
 def checked(pixels: Pixels) -> Pixels:

@@ -30,7 +30,8 @@ async def _limited(request: Request, limit_bytes: int) -> AsyncGenerator[bytes, 
     if received > limit_bytes:
         raise Problem(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"the upload has at least {received} bytes, the limit is {limit_bytes}; send one image per request",
+            f"the upload has at least {received} bytes, the limit is {limit_bytes}; send one image per request, or "
+            "raise the server's CONTINUAL_UPLOAD_MIB",
             # A body left unread would be taken for the next request on this connection.
             {"connection": "close"},
         )
@@ -51,7 +52,7 @@ async def read_image(request: Request, limit_bytes: int) -> bytes:
     else:
         data = await read_body(request, limit_bytes)
     if not data:
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "the image has 0 bytes; send a PNG, JPEG or DICOM file")
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "the image has 0 bytes; send a PNG, JPEG, DICOM or NIfTI file")
     return data
 
 

@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     activations_gib: float = Field(
         default=20.0, ge=0, description="Most GiB that the cache of activations takes; 0 sets no bound."
     )
+    upload_mib: int = Field(
+        default=32, ge=1, le=2048, description="Largest upload for a prediction, in MiB; large volumes need more."
+    )
     actor: str = Field(default="continual", description="Name written beside every change in the ledger.")
 
     def resolved_database_url(self) -> str:

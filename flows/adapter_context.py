@@ -9,17 +9,19 @@ import numpy as np
 
 from continual.domain.adapters import CHAMPION, AdapterVersion, Task
 from continual.domain.change_plan import ChangePlan
-from continual.domain.errors import ArtifactError, ConflictError, NotFoundError, SettingsError
+from continual.domain.errors import ArtifactError, ConflictError, NotFoundError, SettingsError, StreamError
 from continual.domain.samples import Sample, Split
-from continual.imaging import decode_image, decode_mask
+from continual.imaging import decode_image, decode_mask, decode_volume, decode_volume_mask
 from continual.learning import (
     ActivationCache,
     ActivationKey,
     AdaptedNetwork,
     BackboneWeights,
+    Cache,
     CachePlace,
     ClosedFormNetwork,
     LoraShape,
+    PatchCache,
     Readout,
     SegmentingNetwork,
     TileCache,
@@ -27,9 +29,13 @@ from continual.learning import (
     TrainingOptions,
     TunedNetwork,
     VersionNetwork,
+    Volume,
+    VolumeGrid,
     bound_threads,
+    build_backbone,
     build_network,
     check_image_size,
+    check_kind,
     check_tile,
     choose_device,
     choose_tile,
@@ -39,6 +45,7 @@ from continual.learning import (
     read_adapter,
     read_version,
     resolve_backbone,
+    volume_network,
     weights_from_bytes,
 )
 from flows.letting_go import check_images
@@ -52,7 +59,8 @@ class AdapterOptions:
     """How an adapter is built and trained. `image_size` is the side in pixels, a multiple of the backbone's patch.
 
     A segmenting adapter names the `classes` of its masks' numbers 1 to K, and cuts images into tiles of `tile` pixels;
-    0 takes the largest side up to 168 pixels that fits.
+    0 takes the largest side up to 168 pixels that fits. An adapter of volumes has the grid that they are learnt at,
+    `volume`, and 0 for an image size; None belongs to images.
     """
 
     image_size: int
@@ -62,6 +70,7 @@ class AdapterOptions:
     task: Task = Task.CLASSIFICATION
     classes: tuple[str, ...] = ()
     tile: int = 0
+    volume: VolumeGrid | None = None
 
     def __post_init__(self) -> None:
         if self.task is Task.SEGMENTATION and (not self.classes or len(set(self.classes)) < len(self.classes)):
@@ -79,6 +88,10 @@ class AdapterOptions:
                 "images are to go once learnt, and an adapter of masks learns from images and masks; leave out "
                 "--no-images"
             )
+        if self.volume is not None and (self.tile or not self.plan.keep_images):
+            raise SettingsError(
+                "--tile and --no-images belong to images, and this adapter learns volumes; leave them out"
+            )
         if self.task is Task.CLASSIFICATION and (self.classes or self.tile):
             raise SettingsError(
                 "--classes and --tile belong to masks, and the task is classification; leave them out, or pass "
@@ -93,6 +106,7 @@ class AdapterOptions:
 
 def options_from_record(record: Mapping[str, Any]) -> AdapterOptions:
     """The options a version was made with; what an older release did not write yet has its default."""
+    grid = record.get("volume")
     return AdapterOptions(
         record["image_size"],
         LoraShape(**record["lora"]),
@@ -101,6 +115,7 @@ def options_from_record(record: Mapping[str, Any]) -> AdapterOptions:
         Task(record.get("task", Task.CLASSIFICATION)),
         tuple(record.get("classes", ())),
         record.get("tile", 0),
+        VolumeGrid(tuple(grid["spacing_mm"]), tuple(grid["size"])) if grid else None,
     )
 
 
@@ -117,8 +132,12 @@ def check_release(wanted: Release, device: str) -> None:
     choose_device(device)
     options = options_from_record(wanted.options)
     policy_named(options.plan.replay_policy)
-    network = build_network(resolve_backbone(wanted.backbone, wanted.backbone_name))
-    peft_configuration(network, options.lora)
+    weights = resolve_backbone(wanted.backbone, wanted.backbone_name)
+    check_kind(weights, options.task, options.volume)
+    peft_configuration(build_backbone(weights), options.lora)
+    if weights.of_volumes:
+        return
+    network = build_network(weights)
     check_image_size(network, options.image_size)
     if options.task is Task.SEGMENTATION:
         check_tile(network, TileGrid(options.image_size, options.tile or choose_tile(network, options.image_size)))
@@ -161,19 +180,28 @@ class AdapterContext:
         self.weights = weights
         self.options = options
         self.device = choose_device(workplace.settings.device)
-        network = build_network(weights)
-        check_image_size(network, options.image_size)
-        key = ActivationKey(weights.digest, first_tuned_block(network, options.lora), options.image_size)
-        settings = workplace.settings
+        check_kind(weights, options.task, options.volume)
+        self.cache = self._make_cache()
+
+    def _make_cache(self) -> Cache:
+        """Where the adapter's activations lie; its kind is that of task and samples."""
+        weights, options, settings = self.weights, self.options, self.workplace.settings
+        backbone = build_backbone(weights)
+        split = first_tuned_block(backbone, options.lora)
+        key = ActivationKey(weights.digest, split, options.image_size, options.volume)
         place = CachePlace(
             settings.activations_folder(), settings.kept_activations_folder(), settings.activations_limit_bytes()
         )
-        self.cache: ActivationCache | TileCache
+        if weights.of_volumes and options.task is Task.SEGMENTATION:
+            return PatchCache(place, key, backbone, self.device, self._mask)
+        if weights.of_volumes:
+            return ActivationCache(place, key, backbone, self.device)
+        network = build_network(weights)
+        check_image_size(network, options.image_size)
         if options.task is Task.SEGMENTATION:
             tile = options.tile or choose_tile(network, options.image_size)
-            self.cache = TileCache(place, key, tile, network, self.device, self._mask)
-        else:
-            self.cache = ActivationCache(place, key, network, self.device)
+            return TileCache(place, key, tile, network, self.device, self._mask)
+        return ActivationCache(place, key, network, self.device)
 
     def champion(self) -> AdapterVersion | None:
         """The version in service, or None before the first release."""
@@ -197,7 +225,10 @@ class AdapterContext:
 
     def fresh_network(self, classes: Sequence[str]) -> TunedNetwork:
         """An untrained adapter on this backbone, for the classes given."""
-        network, lora, seed = build_network(self.weights), self.options.lora, self.options.training.seed
+        lora, seed, grid = self.options.lora, self.options.training.seed, self.options.volume
+        if grid is not None:
+            return volume_network(self.weights, lora, classes, grid, seed).to(self.device)
+        network = build_network(self.weights)
         if isinstance(self.cache, TileCache):
             return SegmentingNetwork(network, lora, classes, self.cache.grid, seed).to(self.device)
         return AdaptedNetwork(network, lora, classes, seed).to(self.device)
@@ -205,25 +236,41 @@ class AdapterContext:
     def fill(self, samples: Sequence[Sample], views: int, description: str) -> None:
         """Make sure the cache holds frozen features and `views` views of every sample (0: the features alone).
 
-        Raises ImageLetGoError when what is missing would need images that were let go.
+        Raises ImageLetGoError when what is missing would need images that were let go, StreamError when samples are
+        volumes and the adapter looks at images, or the other way round.
         """
+        self._check_kinds(samples)
         missing = self.cache.missing(samples, views)
         if missing:
             check_images(self, missing, views)
         self.cache.fill(samples, views, self._pixels, track(description, len(missing)))
 
-    def _pixels(self, sample: Sample) -> np.ndarray:
+    def _check_kinds(self, samples: Sequence[Sample]) -> None:
+        wrong = [sample for sample in samples if sample.is_volume is not self.weights.of_volumes]
+        if wrong:
+            found, looks = ("images", "volumes") if self.weights.of_volumes else ("volumes", "images")
+            raise StreamError(
+                f"{len(wrong)} of {len(samples)} samples are {found}, first at site {wrong[0].site}, and the adapter's "
+                f"backbone {self.weights.name!r} looks at {looks}; keep images and volumes in adapters, and sites, of "
+                "their own"
+            )
+
+    def _pixels(self, sample: Sample) -> np.ndarray | Volume:
         try:
             data = self.registry.samples.read(sample)
         except ArtifactError:
             # Another update may have let the image go, and its tokens, since this one began.
             check_images(self, [sample], 1)
             raise
+        if sample.is_volume:
+            volume = decode_volume(data)
+            return Volume(volume.values, volume.spacing_mm)
         pixels: np.ndarray = decode_image(data).pixels
         return pixels
 
     def _mask(self, sample: Sample) -> np.ndarray:
-        mask: np.ndarray = decode_mask(self.registry.samples.read_mask(sample))
+        data = self.registry.samples.read_mask(sample)
+        mask: np.ndarray = decode_volume_mask(data) if sample.is_volume else decode_mask(data)
         return mask
 
 

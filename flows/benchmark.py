@@ -22,7 +22,8 @@ from continual.learning import (
     WHOLE_BACKBONE,
     BackboneWeights,
     LoraShape,
-    build_network,
+    build_backbone,
+    check_kind,
     peft_configuration,
     peft_method,
     resolve_backbone,
@@ -174,7 +175,8 @@ def summary(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _check_variants(weights: BackboneWeights, plan: BenchmarkPlan) -> None:
     """Now, since a sweep would otherwise end at the first method that this backbone cannot carry, hours later."""
-    network = build_network(weights)
+    check_kind(weights, plan.options.task, plan.options.volume)
+    network = build_backbone(weights)
     for variant in plan.variants():
         if variant.method != WHOLE_BACKBONE:
             peft_configuration(network, variant.shape(plan.options))

@@ -9,10 +9,14 @@ from continual.domain.adapters import Task
 from flows.command_options import (
     HERE,
     Labels,
+    LoraBlocks,
     MaskClasses,
+    Spacing,
     Tile,
+    VolumeSize,
     WhichTask,
     Workspace,
+    looks_of,
     make_console,
     prepare_workspace,
     read_incoming,
@@ -42,10 +46,12 @@ def benchmark(  # noqa: PLR0913 (one parameter per option)
     task: WhichTask = Task.CLASSIFICATION,
     classes: MaskClasses = "",
     tile: Tile = 0,
+    spacing: Spacing = "",
+    volume_size: VolumeSize = "",
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 3,
     orders: Annotated[int, typer.Option(min=1, help="How many site orders; the second is the reverse.")] = 2,
     lora_rank: Annotated[str, typer.Option(help="One rank, or several: 2,4,8,16,32.")] = "8",
-    lora_blocks: Annotated[int, typer.Option(min=1, help="Last blocks that carry LoRA.")] = 6,
+    lora_blocks: LoraBlocks = None,
     peft_method: Annotated[str, typer.Option(help="One, or several: lora,dora,rslora,oft,ia3,orthogonal.")] = "lora",
     image_size: Annotated[int, typer.Option(help="Side in pixels; a multiple of the backbone's patch.")] = 224,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps per update.")] = 200,
@@ -64,14 +70,16 @@ def benchmark(  # noqa: PLR0913 (one parameter per option)
         from flows.adapter_context import AdapterOptions
         from flows.benchmark import BenchmarkPlan, run_benchmark
 
+        looks = looks_of(backbone, backbone_name, image_size, spacing, volume_size)
         options = AdapterOptions(
-            image_size,
-            LoraShape(blocks=lora_blocks),
-            training_options(task, steps, SEED),
+            looks.image_size,
+            LoraShape(blocks=lora_blocks or looks.blocks),
+            training_options(task, steps, SEED, volumes=looks.volume is not None),
             ChangePlan(replay_samples=replay_samples),
             task,
             tuple(split_names(classes)),
             tile,
+            looks.volume,
         )
         plan = BenchmarkPlan(
             tuple(names),

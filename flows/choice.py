@@ -17,12 +17,18 @@ from flows.evaluation import AS_GOOD, evaluate, labelled_samples
 from flows.progress import say
 
 AUTO = "auto"
+ALTERNATIVES = ("replay_ewc", "replay_lwf", "random_projection")
+"""What a plan allows that is made for `auto`, where nobody says what; closed forms for whole images alone."""
 
 Scores = Mapping[str, float]
 
 
 def check_strategies(
-    allowed: Sequence[str], asked: str | None = None, adapter_task: Task = Task.CLASSIFICATION
+    allowed: Sequence[str],
+    asked: str | None = None,
+    adapter_task: Task = Task.CLASSIFICATION,
+    *,
+    volumes: bool = False,
 ) -> None:
     """Raise StreamError unless what a change plan allows, and `asked` if any, are ways to update such an adapter."""
     names = (*allowed, *([asked] if asked else []))
@@ -40,6 +46,18 @@ def check_strategies(
         raise StreamError(
             f"strategy {closed[0]!r} classifies whole images and gives no masks; choose one of {', '.join(STRATEGIES)}"
         )
+    if closed and volumes:
+        raise StreamError(
+            f"strategy {closed[0]!r} makes versions of images only; for volumes choose one of {', '.join(STRATEGIES)}"
+        )
+
+
+def plan_for(asked: str | None, adapter_task: Task, *, volumes: bool) -> tuple[str, ...]:
+    """What a plan allows that is made by asking for a strategy: no update shall be outside the plan it begins with."""
+    if asked != AUTO:
+        return (asked,) if asked else ChangePlan().strategies
+    closed = adapter_task is Task.CLASSIFICATION and not volumes
+    return tuple(name for name in ALTERNATIVES if closed or name not in CLOSED_FORMS)
 
 
 def check_on_plan(plan: ChangePlan, asked: str | None) -> None:
@@ -58,8 +76,8 @@ def candidate_of(
 
     Raises StreamError when the strategy is unknown or there are too few labels.
     """
-    plan, kind = context.options.plan, context.options.task
-    check_strategies(plan.strategies, strategy, kind)
+    plan, kind, volumes = context.options.plan, context.options.task, context.options.volume is not None
+    check_strategies(plan.strategies, strategy, kind, volumes=volumes)
     if strategy != AUTO:
         return _trained(context, champion, site, strategy), None
     first, sites = plan.strategies[0], order_learnt(champion, site)

@@ -9,17 +9,22 @@ import typer
 
 from continual.domain.adapters import Task
 from continual.domain.errors import ContinualError
+from flows.backbone_commands import backbone_app
 from flows.benchmark_command import benchmark
 from flows.command_options import (
     HERE,
     Adapter,
     AsJson,
     Labels,
+    LoraBlocks,
     MaskClasses,
+    Spacing,
     Tile,
+    VolumeSize,
     WhichTask,
     Workspace,
     check_references,
+    looks_of,
     make_console,
     prepare_workspace,
     read_incoming,
@@ -53,6 +58,7 @@ drift_app = typer.Typer(help="Read drift reports.", no_args_is_help=True)
 app.add_typer(adapters_app, name="adapters")
 app.add_typer(drift_app, name="drift")
 app.add_typer(memory_app, name="memory")
+app.add_typer(backbone_app, name="backbone")
 
 Strategy = Annotated[
     str | None,
@@ -96,6 +102,8 @@ def run(  # noqa: PLR0913 (one parameter per option)
     task: WhichTask = Task.CLASSIFICATION,
     classes: MaskClasses = "",
     tile: Tile = 0,
+    spacing: Spacing = "",
+    volume_size: VolumeSize = "",
     strategy: Strategy = None,
     allow: Annotated[
         str,
@@ -107,7 +115,7 @@ def run(  # noqa: PLR0913 (one parameter per option)
     compare: Annotated[str, typer.Option(help="Reference strategies, e.g. naive,joint; nothing is registered.")] = "",
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps per update.")] = 200,
     lora_rank: Annotated[int, typer.Option(min=1)] = 8,
-    lora_blocks: Annotated[int, typer.Option(min=1, help="Last blocks that carry LoRA.")] = 6,
+    lora_blocks: LoraBlocks = None,
     peft_method: Annotated[
         str, typer.Option(help="What is tuned: lora, dora, rslora, oft, ia3 or orthogonal.")
     ] = "lora",
@@ -140,17 +148,19 @@ def run(  # noqa: PLR0913 (one parameter per option)
         from continual.domain.change_plan import FEWEST_LABELLED, ChangePlan
         from continual.learning import LoraShape, training_options, update_strategy, usual_alpha
         from flows.adapter_context import AdapterOptions
+        from flows.choice import plan_for
         from flows.requests import Release
         from flows.run import run as run_flow
 
         for reference in split_names(compare):
             update_strategy(reference)
+        looks = looks_of(backbone, backbone_name, image_size, spacing, volume_size)
         options = AdapterOptions(
-            image_size,
-            LoraShape(lora_rank, usual_alpha(peft_method, lora_rank), lora_blocks, peft_method),
-            training_options(task, steps, seed),
+            looks.image_size,
+            LoraShape(lora_rank, usual_alpha(peft_method, lora_rank), lora_blocks or looks.blocks, peft_method),
+            training_options(task, steps, seed, volumes=looks.volume is not None),
             ChangePlan(
-                strategies=tuple(split_names(allow)) or _plan_for(strategy, task),
+                strategies=tuple(split_names(allow)) or plan_for(strategy, task, volumes=looks.volume is not None),
                 replay_samples=replay_samples,
                 replay_bytes=replay_bytes,
                 replay_policy=replay_policy,
@@ -164,6 +174,7 @@ def run(  # noqa: PLR0913 (one parameter per option)
             task,
             tuple(split_names(classes)),
             tile,
+            looks.volume,
         )
         wanted = Release(adapter, backbone, backbone_name, options.as_record())
         outcome = run_flow(str(workspace), incoming, names, wanted, strategy)
@@ -363,16 +374,6 @@ def main() -> None:
             raise
         typer.echo("continual: no room left on the disk; free some and run the same command again", err=True)
         sys.exit(2)
-
-
-def _plan_for(strategy: str | None, task: Task) -> tuple[str, ...]:
-    """What a plan allows that is made by asking for a strategy: no update shall be outside the plan it begins with."""
-    from continual.domain.change_plan import ALTERNATIVES, ChangePlan
-    from flows.choice import AUTO
-
-    if strategy == AUTO:
-        return ALTERNATIVES[task]
-    return (strategy,) if strategy else ChangePlan().strategies
 
 
 def _quiet_prefect() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from continual.domain.adapters import Task
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from continual.learning import VolumeGrid
     from flows.requests import Incoming
     from flows.workplace import Workplace
 
@@ -28,6 +30,24 @@ MaskClasses = Annotated[
     str, typer.Option("--classes", help="Segmentation: names of the masks' numbers 1, 2, ..., comma-separated.")
 ]
 Tile = Annotated[int, typer.Option(min=0, help="Segmentation: side of a tile in pixels; 0: the largest that fits.")]
+Spacing = Annotated[
+    str,
+    typer.Option(
+        "--spacing",
+        help="Volumes: mm between voxels, right, anterior, superior: 0.5,0.5,2.5. Default: the backbone's own.",
+    ),
+]
+VolumeSize = Annotated[
+    str,
+    typer.Option(
+        "--volume-size",
+        help="Volumes: voxels that are classified, or of a patch: 64,64,16. Default: the backbone's own.",
+    ),
+]
+LoraBlocks = Annotated[
+    int | None,
+    typer.Option(min=1, help="Last blocks that carry LoRA; default 6, stages of a 3D ResNet 2, of a UNETR 8."),
+]
 HERE = Path("continual-workspace")
 
 
@@ -96,6 +116,47 @@ def check_references(compare: str, *, keep_images: bool) -> None:
 def split_names(listed: str) -> list[str]:
     """The names of a comma-separated list."""
     return [name.strip() for name in listed.split(",") if name.strip()]
+
+
+def three_numbers(listed: str, option: str) -> tuple[float, ...]:
+    """Three comma-separated numbers, or () for an empty text; SettingsError for anything else."""
+    from continual.domain.errors import SettingsError
+
+    try:
+        found = tuple(float(number) for number in listed.split(",")) if listed.strip() else ()
+    except ValueError:
+        found = (0.0,)
+    if len(found) not in {0, 3}:
+        raise SettingsError(f"{option} is {listed!r}; give three numbers, right, anterior, superior: e.g. 1,1,3")
+    return found
+
+
+def whole_numbers(numbers: tuple[float, ...], option: str) -> tuple[int, ...]:
+    """The same as whole numbers; SettingsError where one is not."""
+    from continual.domain.errors import SettingsError
+
+    if any(number != int(number) for number in numbers):
+        raise SettingsError(f"{option} is {numbers}; give whole numbers of voxels")
+    return tuple(int(number) for number in numbers)
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """What an adapter looks at, as its backbone and the options say: images of a side, or volumes on a grid."""
+
+    image_size: int
+    volume: "VolumeGrid | None"
+    blocks: int
+
+
+def looks_of(backbone: str, backbone_name: str | None, image_size: int, spacing: str, volume_size: str) -> Looks:
+    """What these options ask for, completed by what the backbone tells."""
+    from continual.learning import chosen_grid, resolve_backbone, usual_blocks
+
+    weights = resolve_backbone(backbone, backbone_name)
+    size = whole_numbers(three_numbers(volume_size, "--volume-size"), "--volume-size")
+    grid = chosen_grid(weights, three_numbers(spacing, "--spacing"), size)
+    return Looks(0 if grid else image_size, grid, usual_blocks(weights))
 
 
 def read_incoming(manifest: Path, labels: Path | None, sites: list[str]) -> "Incoming":

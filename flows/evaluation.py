@@ -9,9 +9,9 @@ from continual.domain.adapters import SiteOutcomes
 from continual.domain.metrics import chance_dice, chance_level
 from continual.domain.samples import Sample, Split
 from continual.learning import (
+    DenseCache,
     DenseScore,
     SiteScore,
-    TileCache,
     TunedNetwork,
     VersionNetwork,
     WeightLine,
@@ -42,7 +42,7 @@ def labelled_samples(context: AdapterContext, site: str, split: Split) -> list[S
 def chance_on(context: AdapterContext, site: str) -> float:
     """What the best constant answer reaches on a site's test split, in the adapter's metric."""
     samples = labelled_samples(context, site, Split.TEST)
-    if isinstance(context.cache, TileCache):
+    if isinstance(context.cache, DenseCache):
         return chance_dice([context.cache.whole_mask(sample) for sample in samples], len(context.options.classes))
     return chance_level([str(sample.label) for sample in samples])
 

@@ -12,7 +12,7 @@ from continual.domain.change_plan import ChangePlan
 from continual.domain.errors import NotFoundError
 from continual.domain.metrics import task_of
 from continual.domain.samples import Sample, Split
-from continual.learning import Candidates, Capacity, TileCache, policy_named, select_memory
+from continual.learning import Candidates, Capacity, DenseCache, policy_named, select_memory
 from flows.held import held_of, site_rows
 from flows.workplace import Workplace
 from registry import Registry
@@ -52,7 +52,7 @@ def bytes_kept(context: "AdapterContext", samples: Sequence[Sample]) -> dict[str
 
     Activations are features and the views that are drawn from; where one is missing, it is computed.
     """
-    if context.options.plan.keep_images or isinstance(context.cache, TileCache):
+    if context.options.plan.keep_images or isinstance(context.cache, DenseCache):
         return context.registry.samples.sizes(samples)
     views = context.options.training.views
     context.fill(samples, views, "replay memory: sizes")

@@ -83,14 +83,15 @@ def check_before_release(workspace: str, wanted: Release, strategy: str | None =
     `strategy` is what the updates after it are asked to use. Raises LearningError, BackboneError or ConflictError.
     """
     asked = options_from_record(wanted.options)
-    check_strategies(asked.plan.strategies, strategy, asked.task)
+    check_strategies(asked.plan.strategies, strategy, asked.task, volumes=asked.volume is not None)
     check_on_plan(asked.plan, strategy)
     with open_workplace(workspace, create=True) as workplace:
         champion = champion_of(workplace, wanted.adapter)
         if champion is not None:
             # What it was released for counts, not what is wished for now.
-            check_strategies((), strategy, task_of(champion.metric))
-            check_on_plan(options_from_record(champion.record["options"]).plan, strategy)
+            released = options_from_record(champion.record["options"])
+            check_strategies((), strategy, task_of(champion.metric), volumes=released.volume is not None)
+            check_on_plan(released.plan, strategy)
             return options_kept(champion, wanted)
         check_release(wanted, workplace.settings.device)
         return []
@@ -136,8 +137,9 @@ def look_and_learn(
         workplace.registry.updates.reap(STALE_UPDATE)
         context = context_of(workplace, adapter, new_classes=new_classes)
         chosen = strategy or context.options.plan.strategies[0]
-        check_strategies(context.options.plan.strategies, chosen, context.options.task)
-        check_on_plan(context.options.plan, chosen)
+        options = context.options
+        check_strategies(options.plan.strategies, chosen, options.task, volumes=options.volume is not None)
+        check_on_plan(options.plan, chosen)
         outcome = _learn_if_needed(context, site, chosen, learn_on)
         # Also where nothing was learnt now: an update that was killed afterwards may not have got so far.
         _let_go(context)

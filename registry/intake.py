@@ -77,8 +77,8 @@ class _Draft:
         self.duplicates += 1
         if held.label is None and image.label is not None:
             self._label(image.digest, image.label)
-        if image.mask_png is not None and address != held.mask:
-            self._mask(image.digest, image.mask_png)
+        if image.mask_data is not None and address != held.mask:
+            self._mask(image.digest, image.mask_data)
 
     def _held(self, digest: str) -> KnownSample | None:
         if digest in self.new:
@@ -93,15 +93,15 @@ class _Draft:
         else:
             self.labels[digest] = label
 
-    def _mask(self, digest: str, mask_png: bytes) -> None:
+    def _mask(self, digest: str, mask_data: bytes) -> None:
         if digest in self.new:
-            self.new[digest] = replace(self.new[digest], mask_png=mask_png)
+            self.new[digest] = replace(self.new[digest], mask_data=mask_data)
         else:
-            self.masks[digest] = mask_png
+            self.masks[digest] = mask_data
 
     def _mask_fault(self, image: CleanImage) -> str | None:
         # Within one intake no row is the later one: which of two masks is meant only the sender can say.
-        if image.mask_png is None or self.offered_masks.get(image.digest, mask_address(image)) == mask_address(image):
+        if image.mask_data is None or self.offered_masks.get(image.digest, mask_address(image)) == mask_address(image):
             return None
         return "another row has another mask for the same picture; keep the right one in the manifest"
 
@@ -139,7 +139,7 @@ def _new_subjects(draft: _Draft) -> list[NewSubject]:
     marks: dict[str, str] = {}
     for image in draft.new.values():
         if image.subject not in draft.known.subjects:
-            kind = stratum(image.label, masked=image.mask_png is not None)
+            kind = stratum(image.label, masked=image.mask_data is not None)
             labels.setdefault(image.subject, Counter())[kind] += 1
             marks[image.subject] = min(marks.get(image.subject, image.digest), image.digest)
     return [
@@ -163,7 +163,7 @@ def _unfit(image: CleanImage) -> str | None:
         return "a label, subject or tag holds a zero character or half a surrogate pair; remove it and repeat"
     if not image.digest or not image.subject or image.label == UNLABELLED:
         return "the digest, subject or label is empty; fill it, or leave the label out"
-    if image.mask_png == b"":
+    if image.mask_data == b"":
         return "the mask is empty (0 bytes); export it again, or leave it out"
     for numbers in (image.tags, image.pixel_statistics):
         for name, value in numbers.items():

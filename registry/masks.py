@@ -18,7 +18,7 @@ _OF_SAMPLE = and_(ReplacedMaskRow.site == SampleRow.site, ReplacedMaskRow.digest
 
 def mask_address(image: CleanImage) -> str | None:
     """Where an image's mask lies, or will lie, in the artifact store; None without one."""
-    return None if image.mask_png is None else sha256_bytes(image.mask_png)
+    return None if image.mask_data is None else sha256_bytes(image.mask_data)
 
 
 def write_masks(session: Session, site: str, masks: Mapping[str, str], batch: int) -> None:

@@ -113,11 +113,13 @@ class SampleStore:
         return [found[digest] for digest in digests]
 
     def read(self, sample: Sample) -> bytes:
-        """The sample's PNG; ArtifactError when it is missing or damaged."""
+        """What is stored of the sample, a PNG or a volume's NIfTI; ArtifactError when it is missing or damaged."""
         return self._artifacts.get(sample.artifact)
 
     def read_mask(self, sample: Sample) -> bytes:
-        """The sample's mask as PNG; NotFoundError when it has none, ArtifactError when it is missing or damaged."""
+        """The sample's mask, PNG or NIfTI as the sample is; NotFoundError when it has none, ArtifactError when it is
+        missing or damaged.
+        """
         if sample.mask is None:
             raise NotFoundError(f"sample {sample.digest} has no mask; take its image in again with one")
         return self._artifacts.get(sample.mask)
@@ -167,8 +169,8 @@ class SampleStore:
 
     def _store(self, plan: IntakePlan, already: Mapping[str, str]) -> dict[str, str]:
         """Addresses of the plan's images by digest, and of its masks by themselves."""
-        masks = [*(image.mask_png for image in plan.new if image.mask_png is not None), *plan.masks.values()]
-        files = {image.digest: image.png for image in plan.new} | {sha256_bytes(mask): mask for mask in masks}
+        masks = [*(image.mask_data for image in plan.new if image.mask_data is not None), *plan.masks.values()]
+        files = {image.digest: image.data for image in plan.new} | {sha256_bytes(mask): mask for mask in masks}
         missing = {key: data for key, data in files.items() if key not in already}
         return dict(zip(missing, self._artifacts.put_all(missing.values()), strict=True))
 
@@ -308,6 +310,7 @@ def _samples() -> Select[Any]:
         SampleRow.pixel_statistics,
         SampleRow.acquired_at,
         SampleRow.mask,
+        SampleRow.spacing_mm,
     )
     query = query.join(SubjectRow, (SubjectRow.site == SampleRow.site) & (SubjectRow.pseudonym == SampleRow.subject))
     query = query.join(SiteRow, SiteRow.name == SampleRow.site)
@@ -315,8 +318,20 @@ def _samples() -> Select[Any]:
 
 
 def _sample(row: Any) -> Sample:
-    digest, site, subject, label, split, *rest = row
-    return Sample(digest, site, subject, label, Split(split), *rest)
+    return Sample(
+        digest=row.digest,
+        site=row.site,
+        subject=row.subject,
+        label=row.label,
+        split=Split(row.split),
+        artifact=row.artifact,
+        batch=row.batch,
+        tags=row.tags,
+        pixel_statistics=row.pixel_statistics,
+        acquired_at=row.acquired_at,
+        mask=row.mask,
+        spacing_mm=None if row.spacing_mm is None else tuple(row.spacing_mm),
+    )
 
 
 def _sample_row(image: CleanImage, artifact: str, batch: int) -> dict[str, Any]:
@@ -330,6 +345,8 @@ def _sample_row(image: CleanImage, artifact: str, batch: int) -> dict[str, Any]:
         "batch": batch,
         "width": image.width,
         "height": image.height,
+        "depth": image.depth,
+        "spacing_mm": None if image.spacing_mm is None else plain(image.spacing_mm, "spacing_mm"),
         "tags": plain(image.tags, "tags"),
         "pixel_statistics": plain(image.pixel_statistics, "pixel_statistics"),
         "acquired_at": image.acquired_at,

@@ -117,6 +117,8 @@ class SampleRow(Base):
     batch: Mapped[int] = mapped_column(ForeignKey("batches.number"), index=True)
     width: Mapped[int]
     height: Mapped[int]
+    depth: Mapped[int | None]
+    spacing_mm: Mapped[list[float] | None] = mapped_column(JSON(none_as_null=True))
     tags: Mapped[dict[str, Any]]
     pixel_statistics: Mapped[dict[str, Any]]
     acquired_at: Mapped[datetime | None]

@@ -138,6 +138,11 @@ class LedgerEntry:
     digest: str
 
 
+def of_volumes(record: Mapping[str, Any]) -> bool:
+    """Whether a version looks at volumes, by its record; else at pictures."""
+    return "volume" in record.get("network", {})
+
+
 def kind_of(record: Mapping[str, Any]) -> str:
     """The kind of network that a version's record is of; a record that does not tell is of LoRA weights."""
     return str(record.get("network", {}).get("kind", LORA))

@@ -11,12 +11,6 @@ from continual.domain.errors import SettingsError
 FEWEST_LABELLED: Mapping[Task, int] = {Task.CLASSIFICATION: 40, Task.SEGMENTATION: 10}
 """Fewest labelled training samples that an update needs where nobody says: a mask is a label for every pixel."""
 
-ALTERNATIVES: Mapping[Task, tuple[str, ...]] = {
-    Task.CLASSIFICATION: ("replay_ewc", "replay_lwf", "random_projection"),
-    Task.SEGMENTATION: ("replay_ewc", "replay_lwf"),
-}
-"""Strategies that a plan allows which is made to choose among several, where nobody says which."""
-
 
 @dataclass(frozen=True, slots=True)
 class ChangePlan:

@@ -23,6 +23,14 @@ def sha256_json(value: Any) -> str:
     return sha256_bytes(canonical_json(value).encode())
 
 
+def sha256_volume(values: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> str:
+    """Digest of a volume's content: its shape, spacing and values in C order, whatever file they came in."""
+    header = f"volume{values.dtype.str}{values.shape}{spacing_mm}".encode()
+    digest = hashlib.sha256(header)
+    digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()
+
+
 def sha256_pixels(pixels: NDArray[np.uint8]) -> str:
     """Digest of an image's content: its shape and its values in C order, whatever file they came in."""
     header = f"{pixels.dtype.str}{pixels.shape}".encode()

@@ -33,18 +33,21 @@ SPLIT_SHARES: Mapping[Split, float] = {Split.TRAIN: 0.60, Split.VALIDATION: 0.15
 class CleanImage:
     """One standardised, de-identified image as it leaves `continual.imaging`, before it is stored.
 
-    `png` is a lossless 8-bit PNG without metadata; `digest` names its pixels (`sha256_pixels`), so one picture under
+    `data` is a lossless 8-bit PNG without metadata; `digest` names its pixels (`sha256_pixels`), so one picture under
     two file names has one digest. `tags` holds acquisition tags only (manufacturer, kVp, spacing), strings or numbers;
-    `pixel_statistics` holds finite numbers in the units of `continual.imaging.pixel_statistics`. `mask_png` is a mask
+    `pixel_statistics` holds finite numbers in the units of `continual.imaging.pixel_statistics`. `mask_data` is a mask
     of the same height and width: an 8-bit single-channel PNG without metadata that holds class numbers, 0 for the
     background and `IGNORED` outside the field of view.
+
+    Of a volume, which has `depth` and `spacing_mm`, both are NIfTI files of values and spacing alone, in RAS+ axes, of
+    which `width`, `height` and `depth` count the voxels; `digest` names values and spacing (`sha256_volume`).
     """
 
     digest: str
     site: str
     subject: str
     label: str | None
-    png: bytes
+    data: bytes
     width: int
     height: int
     tags: Mapping[str, str | float] = field(default_factory=dict)
@@ -52,15 +55,17 @@ class CleanImage:
     acquired_at: datetime | None = None
     split: Split | None = None
     """A split the manifest demands; None lets the registry assign one."""
-    mask_png: bytes | None = None
+    mask_data: bytes | None = None
+    depth: int | None = None
+    spacing_mm: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One stored image with its site, subject, acquisition and, perhaps later, label.
+    """One stored image, picture or volume, with its site, subject, acquisition and, perhaps later, label.
 
     `subject` is a pseudonym, scoped by site: the same name in two sites is two people. `artifact` is the SHA-256
-    address of the stored PNG, `mask` that of the stored mask, if one has come. `batch` numbers the intake that brought
+    address of what is stored, `mask` that of the stored mask, if one has come. `batch` numbers the intake that brought
     the image.
     """
 
@@ -75,6 +80,13 @@ class Sample:
     pixel_statistics: Mapping[str, float] = field(default_factory=dict)
     acquired_at: datetime | None = None
     mask: str | None = None
+    spacing_mm: tuple[float, float, float] | None = None
+    """Of a volume, the distance between neighbouring voxels along x, y and z; None for a picture."""
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether what is stored is a volume (NIfTI), not a picture (PNG); its mask is of the same kind."""
+        return self.spacing_mm is not None
 
     def labelled_for(self, task: Task) -> bool:
         """Whether it can be learnt from: a label for classification, a mask for segmentation."""

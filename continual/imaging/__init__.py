@@ -1,7 +1,7 @@
 """Files to clean images: find them, read them, hold them at the quality gate, strip identifiers, standardise them.
 
-The one door of pydicom, pillow, monai and nibabel. Single frames (DICOM, PNG, JPEG) are read today; volumes come later
-through monai, which is not imported here because it costs seconds. Knows nothing of models, databases or schedules.
+The one door of pydicom, pillow, monai and nibabel. Single frames are DICOM, PNG or JPEG, volumes NIfTI. Knows nothing
+of models, databases or schedules.
 """
 
 from continual.imaging.cleaning import clean_images
@@ -10,20 +10,32 @@ from continual.imaging.folders import list_dicom_folder
 from continual.imaging.manifest import read_manifest
 from continual.imaging.masks import decode_mask, encode_mask
 from continual.imaging.measurements import pixel_statistics
-from continual.imaging.quality import check_quality
+from continual.imaging.quality import check_quality, check_volume
 from continual.imaging.simulation import write_simulated_hospitals
 from continual.imaging.sources import ImageSource, IntakeList
+from continual.imaging.volume_masks import decode_volume_mask, encode_volume_mask, mask_on_grid
+from continual.imaging.volumes import DecodedVolume, decode_volume, encode_volume, is_volume
+from continual.imaging.voxel_grids import VoxelGrid
 
 __all__ = [
     "DecodedImage",
+    "DecodedVolume",
     "ImageSource",
     "IntakeList",
+    "VoxelGrid",
     "check_quality",
+    "check_volume",
     "clean_images",
     "decode_image",
     "decode_mask",
+    "decode_volume",
+    "decode_volume_mask",
     "encode_mask",
+    "encode_volume",
+    "encode_volume_mask",
+    "is_volume",
     "list_dicom_folder",
+    "mask_on_grid",
     "pixel_statistics",
     "read_manifest",
     "write_simulated_hospitals",

@@ -1,4 +1,4 @@
-"""Sources to clean images: read, decode, quality gate, pixel statistics, pseudonym, lossless PNG, mask.
+"""Sources to clean images: read, decode, quality gate, pixel statistics, pseudonym, lossless PNG or NIfTI, mask.
 
 One bad file becomes one quarantine entry and never stops the others. Knows nothing of where clean images are stored.
 """
@@ -8,14 +8,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from continual.domain.digests import sha256_pixels
+from continual.domain.digests import sha256_pixels, sha256_volume
 from continual.domain.errors import IntakeError, QualityError, SettingsError, UnreadableImageError
 from continual.domain.samples import MOST_MASK_CLASSES, CleanImage, QuarantineEntry, pseudonym
 from continual.imaging.decoding import DecodedImage, decode_image
 from continual.imaging.masks import encode_mask, mask_for
 from continual.imaging.measurements import pixel_statistics
-from continual.imaging.quality import check_quality
+from continual.imaging.quality import check_quality, check_volume
 from continual.imaging.sources import ImageSource, file_digest
+from continual.imaging.volume_masks import encode_volume_mask, volume_mask_for
+from continual.imaging.volume_measurements import voxel_statistics
+from continual.imaging.volumes import DecodedVolume, decode_volume, encode_volume, is_volume
 
 MAX_FILE_BYTES = 512 * 1024 * 1024
 """Largest file that is read into memory."""
@@ -38,8 +41,14 @@ def clean_images(
 
 def _clean(source: ImageSource, key: bytes, mask_classes: int) -> CleanImage | QuarantineEntry:
     try:
-        decoded = decode_image(_read(source.path, "file"))
-        return replace(_standardise(source, decoded, key), mask_png=_mask(source, decoded, mask_classes))
+        data = _read(source.path, "file")
+        if is_volume(data):
+            volume = decode_volume(data)
+            cleaned, mask = _standardise_volume(source, volume, key), _volume_mask(source, volume, mask_classes)
+        else:
+            decoded = decode_image(data)
+            cleaned, mask = _standardise(source, decoded, key), _mask(source, decoded, mask_classes)
+        return replace(cleaned, mask_data=mask)
     except IntakeError as error:
         return QuarantineEntry(source.site, source.position, file_digest(source.path, source.position), str(error))
 
@@ -79,7 +88,7 @@ def _standardise(source: ImageSource, decoded: DecodedImage, key: bytes) -> Clea
         site=source.site,
         subject=pseudonym(key, source.site, subject),
         label=source.label,
-        png=encode_png(decoded.pixels),
+        data=encode_png(decoded.pixels),
         width=width,
         height=height,
         tags=decoded.tags,
@@ -89,11 +98,45 @@ def _standardise(source: ImageSource, decoded: DecodedImage, key: bytes) -> Clea
     )
 
 
+def _standardise_volume(source: ImageSource, volume: DecodedVolume, key: bytes) -> CleanImage:
+    check_volume(volume.values)
+    if not source.subject:
+        raise UnreadableImageError("the list names no subject, and a NIfTI file has none; fill in the subject")
+    width, height, depth = volume.values.shape
+    return CleanImage(
+        digest=sha256_volume(volume.values, volume.spacing_mm),
+        site=source.site,
+        subject=pseudonym(key, source.site, source.subject),
+        label=source.label,
+        data=encode_volume(volume),
+        width=width,
+        height=height,
+        depth=depth,
+        spacing_mm=volume.spacing_mm,
+        tags=volume.tags,
+        pixel_statistics=voxel_statistics(volume.values, volume.spacing_mm),
+        acquired_at=_month(source.acquired_at),
+        split=source.split,
+    )
+
+
 def _mask(source: ImageSource, decoded: DecodedImage, mask_classes: int) -> bytes | None:
     if source.mask is None:
         return None
-    seen = None if source.field_of_view is None else _read(source.field_of_view, "field of view's file")
-    return encode_mask(mask_for(decoded, _read(source.mask, "mask's file"), seen, mask_classes))
+    mask, seen = _mask_files(source.mask, source.field_of_view)
+    return encode_mask(mask_for(decoded, mask, seen, mask_classes))
+
+
+def _volume_mask(source: ImageSource, volume: DecodedVolume, mask_classes: int) -> bytes | None:
+    if source.mask is None:
+        return None
+    mask, seen = _mask_files(source.mask, source.field_of_view)
+    return encode_volume_mask(volume_mask_for(volume, mask, seen, mask_classes), volume.spacing_mm)
+
+
+def _mask_files(mask: Path, field_of_view: Path | None) -> tuple[bytes, bytes | None]:
+    seen = None if field_of_view is None else _read(field_of_view, "field of view's file")
+    return _read(mask, "mask's file"), seen
 
 
 def _month(moment: datetime | None) -> datetime | None:

@@ -61,11 +61,12 @@ def decode_image(data: bytes) -> DecodedImage:
 
         return decode_raster(data)
     if kind is ImageFormat.NIFTI:
-        raise UnreadableImageError("the file is a NIfTI volume; volumes come later, export its slices as DICOM or PNG")
+        raise UnreadableImageError("the file is a NIfTI volume, one picture is wanted; send one as PNG, JPEG or DICOM")
     if not data:
         raise UnreadableImageError("the file is empty (0 bytes); export it again")
     raise UnreadableImageError(
-        f"the {len(data)} bytes are no image known here; send DICOM with its file header (DICM at byte 128), PNG, JPEG"
+        f"the {len(data)} bytes are no image known here; send DICOM with its file header (DICM at byte 128), PNG, JPEG "
+        "or NIfTI"
     )
 
 

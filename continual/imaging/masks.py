@@ -29,15 +29,10 @@ def mask_for(
     QualityError for any other file, for a class number above `most_classes`, and for a mask that leaves no pixel to
     learn from.
     """
-    classes = _class_numbers(_values_for(image, mask, "mask"), most_classes)
+    classes = class_numbers(_values_for(image, mask, "mask"), most_classes)
     if field_of_view is not None:
-        inside = _values_for(image, field_of_view, "field of view") != 0
-        classes = _outside_ignored(classes, inside)
-    if np.all(classes == IGNORED):
-        raise QualityError(
-            f"every pixel of the mask is {IGNORED}, which means outside the field of view; send the mask of this image"
-        )
-    return classes
+        classes = outside_ignored(classes, _values_for(image, field_of_view, "field of view") != 0)
+    return require_seen(classes)
 
 
 def decode_mask(png: bytes) -> Mask:
@@ -81,7 +76,11 @@ def _values_for(image: DecodedImage, data: bytes, what: str) -> Values:
     return found.values
 
 
-def _class_numbers(values: Values, most_classes: int) -> Mask:
+def class_numbers(values: Int64[np.ndarray, "*place"], most_classes: int) -> UInt8[np.ndarray, "*place"]:
+    """What a file's values, none below 0, mean as class numbers; QualityError where they are none.
+
+    0 and one value of `BRIGHT` or more is a binary mask, whose class is 1.
+    """
     present = np.flatnonzero(np.bincount(values.ravel()))
     highest = int(present[-1])
     if len(present) == 2 and present[0] == 0 and highest >= BRIGHT:
@@ -97,10 +96,22 @@ def _class_numbers(values: Values, most_classes: int) -> Mask:
     return values.astype(np.uint8)
 
 
-def _outside_ignored(classes: Mask, inside: Bool[np.ndarray, "height width"]) -> Mask:
+def outside_ignored(
+    classes: UInt8[np.ndarray, "*place"], inside: Bool[np.ndarray, "*place"]
+) -> UInt8[np.ndarray, "*place"]:
+    """The class numbers, `IGNORED` outside; QualityError when nothing lies inside."""
     if not inside.any():
         raise QualityError("the field of view is empty: all its pixels are 0; mark what lies inside by another value")
     return np.where(inside, classes, np.uint8(IGNORED))
+
+
+def require_seen(classes: UInt8[np.ndarray, "*place"]) -> UInt8[np.ndarray, "*place"]:
+    """The class numbers themselves, some of which count; QualityError when all are `IGNORED`."""
+    if np.all(classes == IGNORED):
+        raise QualityError(
+            f"every pixel of the mask is {IGNORED}, which means outside the field of view; send the mask of this image"
+        )
+    return classes
 
 
 def _too_many(number: int, most_classes: int) -> str:

@@ -19,13 +19,26 @@ def pixel_statistics(pixels: Pixels) -> dict[str, float]:
     """
     grey = to_grey(pixels)
     share = np.bincount(grey.ravel(), minlength=256) / grey.size
+    red, green, blue = pixels.reshape(-1, 3).mean(axis=0, dtype=np.float64)
+    sharpness, noise = laplacian_measures(grey)
+    return level_statistics(share) | {
+        "sharpness": sharpness,
+        "noise": noise,
+        "saturated_low_share": float(share[0]),
+        "saturated_high_share": float(share[255]),
+        "mean_red": float(red),
+        "mean_green": float(green),
+        "mean_blue": float(blue),
+    }
+
+
+def level_statistics(share: Float[np.ndarray, "256"]) -> dict[str, float]:
+    """What the shares of the 256 grey levels say: `mean`, `std`, `p01`, `p50`, `p99`, `contrast` and `entropy`."""
     levels = np.arange(256)
     mean = float(share @ levels)
     cumulative = np.cumsum(share)
     p01, p50, p99 = (float(np.searchsorted(cumulative, q - 1e-12)) for q in (0.01, 0.50, 0.99))
     present = share[share > 0]
-    red, green, blue = pixels.reshape(-1, 3).mean(axis=0, dtype=np.float64)
-    sharpness, noise = _laplacian_measures(grey)
     return {
         "mean": mean,
         "std": float(np.sqrt(share @ (levels - mean) ** 2)),
@@ -33,14 +46,7 @@ def pixel_statistics(pixels: Pixels) -> dict[str, float]:
         "p50": p50,
         "p99": p99,
         "contrast": (p99 - p01) / (p99 + p01) if p99 + p01 > 0 else 0.0,
-        "sharpness": sharpness,
-        "noise": noise,
         "entropy": abs(float(present @ np.log2(present))),
-        "saturated_low_share": float(share[0]),
-        "saturated_high_share": float(share[255]),
-        "mean_red": float(red),
-        "mean_green": float(green),
-        "mean_blue": float(blue),
     }
 
 
@@ -50,7 +56,7 @@ def to_grey(pixels: Pixels) -> UInt8[np.ndarray, "height width"]:
     return grey
 
 
-def _laplacian_measures(grey: UInt8[np.ndarray, "height width"]) -> tuple[float, float]:
+def laplacian_measures(grey: UInt8[np.ndarray, "height width"]) -> tuple[float, float]:
     """Variance of the 4-neighbour Laplacian, and Immerkaer's noise estimate; both 0 below 3 pixels a side."""
     if min(grey.shape) < 3:
         return 0.0, 0.0

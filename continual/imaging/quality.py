@@ -1,6 +1,7 @@
-"""The quality gate: images that decode but must not be learnt from; knows nothing of where they came from."""
+"""The quality gate: images and volumes that decode but must not be learnt from; knows nothing of their sources."""
 
 import numpy as np
+from jaxtyping import Float32
 from numpy.typing import NDArray
 
 from continual.domain.errors import QualityError
@@ -13,6 +14,8 @@ MAX_SATURATED_SHARE = 0.98
 """Largest share of pixels that may be pure black or pure white."""
 MIN_SPREAD = 0.5
 """Smallest standard deviation in grey levels; less is a blank exposure or a test field."""
+MIN_CONTENT_SHARE = 0.0005
+"""Smallest share of a volume's voxels that differ from its commonest value."""
 
 
 def check_quality(pixels: NDArray[np.uint8]) -> None:
@@ -39,4 +42,23 @@ def check_quality(pixels: NDArray[np.uint8]) -> None:
         raise QualityError(
             f"{saturated:.1%} of the pixels are pure black or white, at most {MAX_SATURATED_SHARE:.0%} may be; "
             "check the exposure and the window"
+        )
+
+
+def check_volume(values: Float32[np.ndarray, "x y z"]) -> None:
+    """Passes a volume of usable size and content; shapes cut out by a mask, nearly all background, pass.
+
+    Raises QualityError when fewer than two sides have 16 voxels, or fewer than 0.05 % of the voxels differ from the
+    median, which is the commonest value where so few do.
+    """
+    named = " x ".join(map(str, values.shape))
+    if sorted(values.shape)[1] < MIN_SIDE:
+        raise QualityError(
+            f"the volume is {named} voxels, two sides need {MIN_SIDE}; send the whole volume, or its slices as images"
+        )
+    content = float(np.mean(values != np.partition(values, values.size // 2, axis=None)[values.size // 2]))
+    if content < MIN_CONTENT_SHARE:
+        raise QualityError(
+            f"the volume is blank: {content:.3%} of its {named} voxels differ from the others, at least "
+            f"{MIN_CONTENT_SHARE:.2%} are needed; check the export"
         )

@@ -10,8 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from continual.learning.activations import ActivationCache, ActivationKey, CachePlace
-    from continual.learning.adapter_files import network_record, read_adapter, read_importance, write_adapter
-    from continual.learning.backbones import BackboneWeights, build_network, resolve_backbone, weights_from_bytes
+    from continual.learning.adapter_files import (
+        network_record,
+        read_adapter,
+        read_importance,
+        volume_network,
+        write_adapter,
+    )
+    from continual.learning.backbones import (
+        BackboneWeights,
+        build_backbone,
+        build_network,
+        resolve_backbone,
+        weights_from_bytes,
+    )
     from continual.learning.cached_files import (
         activation_bytes,
         cached_digests,
@@ -46,27 +58,46 @@ if TYPE_CHECKING:
         peft_configuration,
     )
     from continual.learning.peft_methods import PEFT_METHODS, peft_method, usual_alpha
-    from continual.learning.predictor import Predictor, load_predictor
+    from continual.learning.predictor import AnyPredictor, Predictor, load_predictor
     from continual.learning.pretraining import pretrain_backbone
+    from continual.learning.segmentation.dense_cache import DenseCache
     from continual.learning.segmentation.judging import DenseScore
     from continual.learning.segmentation.mask_predictor import MaskAnswer, MaskPredictor
     from continual.learning.segmentation.segmenting_network import SegmentingNetwork
-    from continual.learning.segmentation.tile_cache import TileCache
+    from continual.learning.segmentation.tile_cache import Cache, TileCache
     from continual.learning.segmentation.tiles import TileGrid, check_tile, choose_tile
     from continual.learning.strategies import REFERENCES, STRATEGIES, Importance, strategy_named, update_strategy
     from continual.learning.temperature import fit_temperature
     from continual.learning.training_state import Checkpoints
     from continual.learning.version_networks import VersionNetwork, image_scores, read_version, version_record
+    from continual.learning.volumes.architectures import VOLUME_ARCHITECTURES
+    from continual.learning.volumes.base_models import (
+        BaseModel,
+        BaseTraining,
+        convert_checkpoint,
+        train_volume_classifier,
+        train_volume_segmenter,
+    )
+    from continual.learning.volumes.classifier import VolumeClassifier
+    from continual.learning.volumes.grid import Volume, VolumeGrid
+    from continual.learning.volumes.patch_cache import PatchCache
+    from continual.learning.volumes.predictors import VolumeMaskAnswer, VolumeMaskPredictor, VolumePredictor
+    from continual.learning.volumes.segmenter import VolumeSegmenter
+    from continual.learning.volumes.wishes import check_kind, chosen_grid, usual_blocks
 
 # Avalanche's GEM looks for a quadratic solver when it is imported; nothing here uses it.
 for _message in ("no QP solver found", "JAXopt is no longer maintained"):
     warnings.filterwarnings("ignore", message=_message)
 
 _HOMES = {
+    "Cache": "segmentation.tile_cache",
     "ActivationCache": "activations",
     "ActivationKey": "activations",
     "AdaptedNetwork": "network",
+    "AnyPredictor": "predictor",
     "BackboneWeights": "backbones",
+    "BaseModel": "volumes.base_models",
+    "BaseTraining": "volumes.base_models",
     "CLOSED_FORMS": "closed_form",
     "CachePlace": "activations",
     "Candidates": "memory",
@@ -74,6 +105,7 @@ _HOMES = {
     "Checkpoints": "training_state",
     "ClosedForm": "closed_form",
     "ClosedFormNetwork": "closed_form_network",
+    "DenseCache": "segmentation.dense_cache",
     "DenseScore": "segmentation.judging",
     "Importance": "strategies",
     "LoraShape": "network",
@@ -81,6 +113,7 @@ _HOMES = {
     "MaskPredictor": "segmentation.mask_predictor",
     "PEFT_METHODS": "peft_methods",
     "POLICIES": "memory",
+    "PatchCache": "volumes.patch_cache",
     "Predictor": "predictor",
     "REFERENCES": "strategies",
     "Readout": "closed_form",
@@ -92,18 +125,30 @@ _HOMES = {
     "TrainingOptions": "loop",
     "TunedNetwork": "network",
     "UpdateRequest": "learner",
+    "VOLUME_ARCHITECTURES": "volumes.architectures",
     "VersionNetwork": "version_networks",
+    "Volume": "volumes.grid",
+    "VolumeClassifier": "volumes.classifier",
+    "VolumeGrid": "volumes.grid",
+    "VolumeMaskAnswer": "volumes.predictors",
+    "VolumeMaskPredictor": "volumes.predictors",
+    "VolumePredictor": "volumes.predictors",
+    "VolumeSegmenter": "volumes.segmenter",
     "WHOLE_BACKBONE": "network",
     "WeightLine": "interpolation",
     "activation_bytes": "cached_files",
     "bound_threads": "devices",
+    "build_backbone": "backbones",
     "build_network": "backbones",
     "cached_digests": "cached_files",
     "calibrate": "calibration",
     "check_image_size": "network",
+    "check_kind": "volumes.wishes",
     "check_tile": "segmentation.tiles",
     "choose_device": "devices",
     "choose_tile": "segmentation.tiles",
+    "chosen_grid": "volumes.wishes",
+    "convert_checkpoint": "volumes.base_models",
     "first_tuned_block": "network",
     "fit_temperature": "temperature",
     "forget_activations": "cached_files",
@@ -134,11 +179,15 @@ _HOMES = {
     "softmax": "closed_form",
     "strategy_named": "strategies",
     "targets_of": "closed_form",
+    "train_volume_classifier": "volumes.base_models",
+    "train_volume_segmenter": "volumes.base_models",
     "training_environment": "environment",
     "training_options": "loop",
     "update_strategy": "strategies",
     "usual_alpha": "peft_methods",
+    "usual_blocks": "volumes.wishes",
     "version_record": "version_networks",
+    "volume_network": "adapter_files",
     "weights_from_bytes": "backbones",
     "write_adapter": "adapter_files",
     "write_closed_form": "closed_form_versions",
@@ -150,22 +199,29 @@ __all__ = [
     "POLICIES",
     "REFERENCES",
     "STRATEGIES",
+    "VOLUME_ARCHITECTURES",
     "WHOLE_BACKBONE",
     "ActivationCache",
     "ActivationKey",
     "AdaptedNetwork",
+    "AnyPredictor",
     "BackboneWeights",
+    "BaseModel",
+    "BaseTraining",
+    "Cache",
     "CachePlace",
     "Candidates",
     "Capacity",
     "Checkpoints",
     "ClosedForm",
     "ClosedFormNetwork",
+    "DenseCache",
     "DenseScore",
     "Importance",
     "LoraShape",
     "MaskAnswer",
     "MaskPredictor",
+    "PatchCache",
     "Predictor",
     "Readout",
     "SegmentingNetwork",
@@ -176,16 +232,27 @@ __all__ = [
     "TunedNetwork",
     "UpdateRequest",
     "VersionNetwork",
+    "Volume",
+    "VolumeClassifier",
+    "VolumeGrid",
+    "VolumeMaskAnswer",
+    "VolumeMaskPredictor",
+    "VolumePredictor",
+    "VolumeSegmenter",
     "WeightLine",
     "activation_bytes",
     "bound_threads",
+    "build_backbone",
     "build_network",
     "cached_digests",
     "calibrate",
     "check_image_size",
+    "check_kind",
     "check_tile",
     "choose_device",
     "choose_tile",
+    "chosen_grid",
+    "convert_checkpoint",
     "first_tuned_block",
     "fit_temperature",
     "forget_activations",
@@ -216,11 +283,15 @@ __all__ = [
     "softmax",
     "strategy_named",
     "targets_of",
+    "train_volume_classifier",
+    "train_volume_segmenter",
     "training_environment",
     "training_options",
     "update_strategy",
     "usual_alpha",
+    "usual_blocks",
     "version_record",
+    "volume_network",
     "weights_from_bytes",
     "write_adapter",
     "write_closed_form",

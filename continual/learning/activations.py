@@ -2,8 +2,9 @@
 
 A file is written whole or not at all, so a killed process leaves nothing half done; a wrong key is never asked for. The
 cache is bounded, and what was deleted for want of room is computed again when it is read. Activations of images that
-are stored no more lie apart, as kept activations, and never go for want of room. Knows numpy files and the frozen
-network; knows nothing of databases: pixels come from a function it is given.
+are stored no more lie apart, as kept activations, and never go for want of room. Volumes are cached as images
+are, feature maps in the place of tokens. Knows numpy files and the frozen network; knows nothing of
+databases: pixels come from a function it is given.
 """
 
 import io
@@ -15,18 +16,25 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float16, UInt8
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
+from continual.domain.errors import LearningError
 from continual.domain.samples import Sample
 from continual.learning.cache_bound import CacheBound
 from continual.learning.cached_files import FEATURES, file_of, kinds_of, view_kind
 from continual.learning.kept_files import keep_bytes, keep_files
 from continual.learning.network import PIXELS, embed_prefix, finish_features
+from continual.learning.stages import is_volumetric
 from continual.learning.views import standardise, view_of
+from continual.learning.volumes.classifier import volume_features, volume_prefix
+from continual.learning.volumes.grid import Volume, VolumeGrid, as_input, varied
 from continual.learning.whole_files import write_whole
 
 BATCH = 32
-PixelSource = Callable[[Sample], UInt8[np.ndarray, "height width 3"]]
+VOLUME_BATCH = 4
+Picture = UInt8[np.ndarray, "height width 3"] | Volume
+"""A sample as it is stored: an image's pixels, or a volume."""
+PixelSource = Callable[[Sample], Picture]
 Progress = Callable[[int], None]
 
 
@@ -34,17 +42,19 @@ Progress = Callable[[int], None]
 class ActivationKey:
     """What an activation depends on besides the image: the weights, the split and the side in pixels.
 
-    `blocks` is how many blocks lie before the split, or `PIXELS`.
+    `blocks` is how many blocks lie before the split, or `PIXELS`. Volumes have a `grid`, and 0 for a side in pixels.
     """
 
     backbone_digest: str
     blocks: int
     image_size: int
+    grid: VolumeGrid | None = None
 
     def folder(self) -> str:
         """Name of the folder that holds this key's files."""
         split = "pixels" if self.blocks == PIXELS else f"b{self.blocks}"
-        return f"{self.backbone_digest[:16]}-{split}-s{self.image_size}"
+        size = f"s{self.image_size}" if self.grid is None else self.grid.folder()
+        return f"{self.backbone_digest[:16]}-{split}-{size}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +80,10 @@ def as_file(values: np.ndarray) -> memoryview:
 class ActivationCache:
     """Tokens (16-bit) and frozen features (32-bit) of images by digest; `fill` computes what is missing."""
 
-    def __init__(
-        self, place: CachePlace | Path, key: ActivationKey, network: VisionTransformer, device: torch.device
-    ) -> None:
+    def __init__(self, place: CachePlace | Path, key: ActivationKey, network: nn.Module, device: torch.device) -> None:
         self._place = place if isinstance(place, CachePlace) else CachePlace(place)
         self.key = key
+        self._batch = VOLUME_BATCH if is_volumetric(network) else BATCH
         self._network = network.to(device)
         self._device = device
         self._bound = CacheBound(self._place.cache, self._place.limit_bytes)
@@ -95,7 +104,7 @@ class ActivationCache:
         What has to go for want of room is computed again, one by one, when it is read.
         """
         self._asked |= {sample.digest: (sample, pixels_of) for sample in samples}
-        for batch in batches(self.missing(samples, views), BATCH):
+        for batch in batches(self.missing(samples, views), self._batch):
             pixels = [pixels_of(sample) for sample in batch]
             for view in range(max(views, 1)):
                 kinds = kinds_of(views)[:2] if view == 0 else (view_kind(view),)
@@ -162,13 +171,13 @@ class ActivationCache:
         values: np.ndarray = self._compute([sample], [pixels_of(sample)], view)[kind][0]
         return values
 
-    def _compute(self, batch: Sequence[Sample], pixels: Sequence[np.ndarray], view: int) -> dict[str, np.ndarray]:
+    def _compute(self, batch: Sequence[Sample], pixels: Sequence[Picture], view: int) -> dict[str, np.ndarray]:
         """Tokens of a view, and features with view 0, one row per sample; written where there is room."""
-        images = torch.stack([standardise(view_of(image, view), self.key.image_size) for image in pixels])
-        tokens = embed_prefix(self._network, images.to(self._device), self.key.blocks)
+        images = torch.stack([_seen(picture, view, self.key) for picture in pixels]).to(self._device)
+        tokens = _prefix(self._network, images, self.key.blocks)
         made = {}
         if view == 0:
-            made[FEATURES] = finish_features(self._network, tokens, self.key.blocks).cpu().numpy()
+            made[FEATURES] = _features(self._network, tokens, self.key.blocks).cpu().numpy()
         made[view_kind(view)] = tokens.half().cpu().numpy()
         for kind, rows in made.items():
             for sample, row in zip(batch, rows, strict=True):
@@ -198,3 +207,24 @@ def batches(samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:
     """The samples in order, at most `size` at a time."""
     for start in range(0, len(samples), size):
         yield samples[start : start + size]
+
+
+def _seen(picture: Picture, view: int, key: ActivationKey) -> Tensor:
+    """What a network is shown of a picture's view."""
+    if not isinstance(picture, Volume):
+        return standardise(view_of(picture, view), key.image_size)
+    if key.grid is None:
+        raise LearningError("1 volume was given to an adapter of images; release an adapter of volumes for it")
+    return as_input(varied(key.grid.centred(key.grid.resampled(picture)), view))
+
+
+def _prefix(network: nn.Module, images: Tensor, blocks: int) -> Tensor:
+    if isinstance(network, VisionTransformer):
+        return embed_prefix(network, images, blocks)
+    return volume_prefix(network, images, blocks)
+
+
+def _features(network: nn.Module, tokens: Tensor, blocks: int) -> Tensor:
+    if isinstance(network, VisionTransformer):
+        return finish_features(network, tokens, blocks)
+    return volume_features(network, tokens, blocks)

@@ -5,7 +5,8 @@ safetensors; knows nothing of where the bytes are kept.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,20 @@ from torch import Tensor
 
 from continual.domain.adapters import Task
 from continual.domain.errors import AdapterMismatchError, LearningError
-from continual.learning.backbones import BackboneWeights, build_network
+from continual.learning.backbones import BackboneWeights, build_backbone, build_network
 from continual.learning.model_card import model_card
 from continual.learning.network import WHOLE_BACKBONE, AdaptedNetwork, LoraShape, TunedNetwork
 from continual.learning.peft_methods import PEFT_METHODS, described
+from continual.learning.segmentation.dense_network import DenseNetwork
 from continual.learning.segmentation.judging import BIASES
 from continual.learning.segmentation.segmenting_network import SegmentingNetwork
 from continual.learning.segmentation.tiles import TileGrid
 from continual.learning.temperature import COLDEST, HOTTEST
 from continual.learning.views import standardise
+from continual.learning.volumes.architectures import VOLUME_ARCHITECTURES
+from continual.learning.volumes.classifier import VolumeClassifier
+from continual.learning.volumes.grid import VolumeGrid
+from continual.learning.volumes.segmenter import VolumeSegmenter
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIGURATION = "adapter_config.json"
@@ -37,10 +43,12 @@ RECORD = "record.json"
 CARD = "README.md"
 
 GOLDEN_IMAGES = 4
+GOLDEN_VOLUMES = 2
 GOLDEN_SIDE_PX = 64
 GOLDEN_STRIDE = 8
 GOLDEN_TOLERANCE = 5e-3
 """Largest difference of class scores that rounding on another machine explains."""
+VolumeNetwork = VolumeClassifier | VolumeSegmenter
 
 
 def write_adapter(
@@ -72,7 +80,7 @@ def network_record(network: TunedNetwork, weights: BackboneWeights, image_size: 
             "a network whose whole backbone was tuned cannot become a version: versions are adapters on frozen "
             f"weights, here {weights.digest[:12]}; learn with a PEFT method instead"
         )
-    dense = isinstance(network, SegmentingNetwork)
+    dense = isinstance(network, DenseNetwork)
     return {
         "task": (Task.SEGMENTATION if dense else Task.CLASSIFICATION).value,
         "backbone": weights.name,
@@ -87,7 +95,9 @@ def network_record(network: TunedNetwork, weights: BackboneWeights, image_size: 
         "temperature": network.temperature,
         "trainable_parameters": sum(weight.numel() for weight in network.trainable().values()),
         "trainable_share": network.trainable_share(),
-        **({"tile": network.grid.tile, "foreground_bias": network.foreground_bias} if dense else {}),
+        **({"foreground_bias": network.foreground_bias} if dense else {}),
+        **({"tile": network.grid.tile} if isinstance(network, SegmentingNetwork) else {}),
+        **({"volume": asdict(network.grid)} if isinstance(network, VolumeNetwork) else {}),
     }
 
 
@@ -113,13 +123,26 @@ def read_adapter(weights: BackboneWeights, files: Mapping[str, bytes], device: t
 
 def _untrained(weights: BackboneWeights, shape: Mapping[str, Any]) -> TunedNetwork:
     """The network that a record describes, before the version's weights are put into it."""
-    vision = build_network(weights)
     lora = LoraShape(shape["lora_rank"], shape["lora_alpha"], shape["lora_blocks"], _method(shape))
-    if shape.get("task") != Task.SEGMENTATION:
-        return AdaptedNetwork(vision, lora, shape["classes"])
-    network = SegmentingNetwork(vision, lora, shape["classes"], TileGrid(shape["image_size"], shape["tile"]))
-    network.foreground_bias = _bias(shape)
+    network: TunedNetwork
+    if weights.of_volumes:
+        network = volume_network(weights, lora, shape["classes"], _grid(shape))
+    elif shape.get("task") == Task.SEGMENTATION:
+        grid = TileGrid(shape["image_size"], shape["tile"])
+        network = SegmentingNetwork(build_network(weights), lora, shape["classes"], grid)
+    else:
+        network = AdaptedNetwork(build_network(weights), lora, shape["classes"])
+    if isinstance(network, DenseNetwork):
+        network.foreground_bias = _bias(shape)
     return network
+
+
+def volume_network(
+    weights: BackboneWeights, lora: LoraShape, classes: Sequence[str], grid: VolumeGrid, seed: int = 0
+) -> VolumeNetwork:
+    """An untrained adapter of volumes on this backbone, whose architecture tells the task."""
+    build = VolumeSegmenter if VOLUME_ARCHITECTURES[weights.name] is Task.SEGMENTATION else VolumeClassifier
+    return build(build_backbone(weights), lora, classes, grid, seed)
 
 
 def read_importance(files: Mapping[str, bytes], device: torch.device) -> dict[str, Tensor]:
@@ -131,12 +154,16 @@ def read_importance(files: Mapping[str, bytes], device: torch.device) -> dict[st
 def golden_scores(network: TunedNetwork, image_size: int) -> Float[Tensor, "image klass *position"]:
     """Class scores on fixed synthetic images, through the whole path from pixels to head.
 
-    Of dense scores every eighth pixel of every eighth row, on images of one tile: a few kilobytes prove as much.
+    Of dense scores every eighth pixel of every eighth row, on images of one tile, or volumes of one patch: a few
+    kilobytes prove as much.
     """
     network.eval()
     device = next(network.parameters()).device
-    side = network.grid.tile if isinstance(network, SegmentingNetwork) else image_size
-    scores: Tensor = network.from_images(golden_images(side).to(device))
+    if isinstance(network, VolumeNetwork):
+        made = golden_volumes(network.grid)
+    else:
+        made = golden_images(network.grid.tile if isinstance(network, SegmentingNetwork) else image_size)
+    scores: Tensor = network.from_images(made.to(device))
     return scores[..., ::GOLDEN_STRIDE, ::GOLDEN_STRIDE] if scores.ndim > 2 else scores
 
 
@@ -148,6 +175,17 @@ def golden_images(image_size: int) -> Float[Tensor, "image 3 side side"]:
         waves = [np.outer(np.sin(number * across + shift), np.cos((number + 1) * across)) for shift in (0, 1, 2)]
         fields.append(((np.stack(waves, axis=2) + 1) * 127.5).astype(np.uint8))
     return torch.stack([standardise(pixels, image_size) for pixels in fields])
+
+
+def golden_volumes(grid: VolumeGrid) -> Float[Tensor, "volume 1 x y z"]:
+    """Smooth waves of known frequencies along each axis, of mean 0: made, not taken."""
+    x, y, z = (torch.linspace(0, 2 * torch.pi, side) for side in grid.size)
+    return torch.stack(
+        [
+            torch.einsum("x,y,z->xyz", torch.sin(number * x), torch.cos((number + 1) * y), torch.sin(number + z))[None]
+            for number in range(1, GOLDEN_VOLUMES + 1)
+        ]
+    )
 
 
 def check_backbone(weights: BackboneWeights, shape: Mapping[str, Any]) -> None:
@@ -177,6 +215,17 @@ def stored_temperature(shape: Mapping[str, Any]) -> float:
             f"the version's temperature is {found!r}, must lie between {COLDEST} and {HOTTEST}; restore its {RECORD}"
         )
     return float(found)
+
+
+def _grid(shape: Mapping[str, Any]) -> VolumeGrid:
+    told = shape.get("volume")
+    try:
+        return VolumeGrid(tuple(told["spacing_mm"]), tuple(told["size"]))  # type: ignore[index]
+    except (LearningError, LookupError, TypeError) as error:
+        raise AdapterMismatchError(
+            f"the version's volumes are described as {told!r}, must have a spacing in mm and a size in voxels; restore "
+            f"its {RECORD}"
+        ) from error
 
 
 def _bias(shape: Mapping[str, Any]) -> float:

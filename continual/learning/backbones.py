@@ -1,6 +1,7 @@
 """Frozen foundation models: found by path, local hub cache or hub, known by the SHA-256 of their weights.
 
-Knows timm's vision transformers and the safetensors format; knows nothing of adapters, sites or databases.
+Knows timm's vision transformers, MONAI's 3D networks by name and the safetensors format; knows nothing of adapters,
+sites or databases.
 """
 
 import json
@@ -12,21 +13,24 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from continual.domain.digests import sha256_bytes
-from continual.domain.errors import BackboneError
+from continual.domain.errors import BackboneError, LearningError
+from continual.learning.volumes.architectures import VOLUME_ARCHITECTURES, empty_volume_network
+from continual.learning.volumes.grid import VolumeGrid
 
 NETWORK_PROBE_SECONDS = 1.5
 HUB_HOST = "huggingface.co"
 METADATA_KEY = "continual_backbone"
+Network = TypeVar("Network", bound=nn.Module)
 # (embedding width, depth, patch side, has layer scale) of the architectures that are told by their shapes alone.
 KNOWN_SHAPES: Mapping[tuple[int, int, int, bool], str] = {
     (384, 12, 14, True): "vit_small_patch14_dinov2",
@@ -40,15 +44,22 @@ KNOWN_SHAPES: Mapping[tuple[int, int, int, bool], str] = {
 
 @dataclass(frozen=True, slots=True)
 class BackboneWeights:
-    """A backbone as bytes: `data` is a safetensors file, `name` its timm architecture, `digest` its SHA-256.
+    """A backbone as bytes: `data` is a safetensors file, `name` its architecture, `digest` its SHA-256.
 
-    `arguments` are the constructor arguments where the architecture is not one of timm's named ones (empty otherwise).
+    The architecture is one of timm's, or of `VOLUME_ARCHITECTURES`: MONAI's networks for volumes. `arguments` are
+    constructor arguments where the name alone does not tell all. A network for volumes has the `grid` it was made at.
     """
 
     name: str
     digest: str
     data: bytes = field(repr=False)
-    arguments: Mapping[str, int] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    grid: VolumeGrid | None = None
+
+    @property
+    def of_volumes(self) -> bool:
+        """Whether it looks at volumes, not at images."""
+        return self.name in VOLUME_ARCHITECTURES
 
 
 def resolve_backbone(reference: str, name: str | None = None) -> BackboneWeights:
@@ -76,7 +87,7 @@ def weights_from_bytes(data: bytes, name: str | None = None) -> BackboneWeights:
         architecture = name or told.get("name") or _name_from_shapes(header)
         # Arguments belong to the architecture they were written with; another name asks for timm's own.
         arguments = told.get("arguments", {}) if architecture == told.get("name") else {}
-        return BackboneWeights(architecture, sha256_bytes(data), data, arguments)
+        return BackboneWeights(architecture, sha256_bytes(data), data, arguments, _grid(told.get("volume")))
     except (struct.error, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         raise BackboneError(
             f"the backbone file of {len(data)} bytes is not safetensors; only that format is loaded, never pickle"
@@ -84,11 +95,31 @@ def weights_from_bytes(data: bytes, name: str | None = None) -> BackboneWeights:
 
 
 def build_network(weights: BackboneWeights) -> VisionTransformer:
-    """The frozen network in eval mode, float32, on the CPU, every weight loaded strictly.
+    """The frozen vision transformer in eval mode, float32, on the CPU, every weight loaded strictly.
 
-    Raises BackboneError when the weights do not fit the architecture.
+    Raises BackboneError when the weights do not fit the architecture, or are of a network for volumes.
     """
-    network = _empty_network(weights)
+    if weights.of_volumes:
+        raise BackboneError(f"backbone {weights.name!r} looks at volumes, and images were given; use a vit_*")
+    return _filled(_empty_network(weights), weights)
+
+
+def build_volume_network(weights: BackboneWeights) -> nn.Module:
+    """The frozen network for volumes, as `build_network` gives one for images."""
+    if not weights.of_volumes:
+        raise BackboneError(
+            f"backbone {weights.name!r} looks at images, and volumes were given; use one of "
+            f"{', '.join(VOLUME_ARCHITECTURES)}, see continual backbone --help"
+        )
+    return _filled(empty_volume_network(weights.name, weights.arguments), weights)
+
+
+def build_backbone(weights: BackboneWeights) -> nn.Module:
+    """The frozen network that the weights are of, for images or for volumes."""
+    return build_volume_network(weights) if weights.of_volumes else build_network(weights)
+
+
+def _filled(network: Network, weights: BackboneWeights) -> Network:
     try:
         state = {key: value.float() for key, value in load(weights.data).items()}
         network.load_state_dict(state, strict=True)
@@ -124,6 +155,15 @@ def _empty_network(weights: BackboneWeights) -> VisionTransformer:
     if not isinstance(network, VisionTransformer):
         raise BackboneError(f"{weights.name!r} is not a plain vision transformer; LoRA here needs one (vit_*)")
     return network
+
+
+def _grid(told: Mapping[str, Any] | None) -> VolumeGrid | None:
+    if told is None:
+        return None
+    try:
+        return VolumeGrid(tuple(told["spacing_mm"]), tuple(told["size"]))
+    except LearningError as error:
+        raise BackboneError(f"the backbone file's metadata name no grid of volumes: {error}") from error
 
 
 def _header(data: bytes) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from continual.domain.samples import Sample
 from continual.learning.closed_form_network import ClosedFormNetwork
 from continual.learning.devices import mixed_precision
 from continual.learning.network import TunedNetwork
+from continual.learning.segmentation.dense_cache import DenseCache
+from continual.learning.segmentation.dense_network import DenseNetwork
 from continual.learning.segmentation.judging import DenseScore, dense_outcomes, mean_probabilities
-from continual.learning.segmentation.segmenting_network import SegmentingNetwork
-from continual.learning.segmentation.tile_cache import Cache, TileCache
+from continual.learning.segmentation.tile_cache import Cache
 
 EVALUATION_BATCH = 32
 
@@ -54,7 +55,7 @@ def class_scores(
     rows = [np.empty((0, len(network.classes)), dtype=np.float32)]
     for start in range(0, len(digests), EVALUATION_BATCH):
         batch = digests[start : start + EVALUATION_BATCH]
-        tokens = torch.from_numpy(np.stack([cache.tokens(digest, 0) for digest in batch])).float()
+        tokens = torch.stack([cache.inputs(digest, 0)[0] for digest in batch])
         with mixed_precision(device):
             scores = network(tokens.to(device))
         rows.append(scores.float().cpu().numpy())
@@ -72,7 +73,7 @@ def probabilities(
 
     A segmenting network's are means over an image's pixels, the background's first.
     """
-    if isinstance(network, SegmentingNetwork) and isinstance(cache, TileCache):
+    if isinstance(network, DenseNetwork) and isinstance(cache, DenseCache):
         return mean_probabilities(network, cache, digests, progress)
     scores = torch.from_numpy(class_scores(network, cache, digests, progress))
     calibrated: Float[np.ndarray, "image klass"] = network.calibrated(scores).numpy()
@@ -90,7 +91,7 @@ def site_outcomes(
 
     Samples without a label, for masks without a mask, are left out. Raises ValueError when none is left.
     """
-    if isinstance(network, SegmentingNetwork) and isinstance(cache, TileCache):
+    if isinstance(network, DenseNetwork) and isinstance(cache, DenseCache):
         return dense_outcomes(network, cache, site, samples, progress)
     labelled = [sample for sample in samples if sample.label is not None]
     scores = probabilities(network, cache, [sample.digest for sample in labelled], progress)

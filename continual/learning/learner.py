@@ -16,7 +16,8 @@ from continual.domain.samples import Sample
 from continual.learning.environment import training_environment
 from continual.learning.loop import LoopOrder, TrainingOptions, training_loop
 from continual.learning.network import TunedNetwork
-from continual.learning.segmentation.tile_cache import Cache, TileCache
+from continual.learning.segmentation.dense_cache import DenseCache
+from continual.learning.segmentation.tile_cache import Cache
 from continual.learning.strategies import Importance, StrategyContext, strategy_named
 from continual.learning.strategies.ewc import measure_importance
 from continual.learning.streams import AnyDraw, as_dataset, as_experience, draws_for, examples_of
@@ -117,7 +118,7 @@ def _decided_by(network: TunedNetwork, cache: Cache, request: UpdateRequest, opt
             "options": asdict(options),
             "network": asdict(network.shape) | {"classes": network.classes, "taught": request.taught},
             # A tile is what tells masks from labels, too: 0 for whole images.
-            "activations": asdict(cache.key) | {"tile": cache.grid.tile if isinstance(cache, TileCache) else 0},
+            "activations": asdict(cache.key) | {"tile": cache.tile if isinstance(cache, DenseCache) else 0},
             "start": digest_of_tensors(network.trainable()),
             "importance": digest_of_tensors(request.importance or {}),
             "samples": {name: [[s.digest, s.site, s.label, s.mask] for s in group] for name, group in samples.items()},

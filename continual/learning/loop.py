@@ -23,11 +23,13 @@ from continual.domain.errors import LearningError
 from continual.learning.devices import is_out_of_memory, mixed_precision, release_memory
 from continual.learning.network import PIXELS, TunedNetwork
 from continual.learning.segmentation.loss import DiceCrossEntropy
-from continual.learning.strategies.tuning import Tuning, Unfreezing, depth_of
+from continual.learning.strategies.tuning import Tuning, Unfreezing
 from continual.learning.training_state import Moving, StateKeeper, TrainingState, capture, restore, restore_chance
 
 DENSE_BATCH = 8
 """Tiles in a batch: each has thousands of pixels to learn from."""
+PATCH_BATCH = 4
+"""Patches of volumes in a batch: each has tens of thousands of voxels."""
 DENSE_HEAD_RATE = 3e-3
 """A decoder starts from nothing and has depth; at a classifier's rate it is still learning when the steps end."""
 
@@ -57,10 +59,11 @@ class TrainingOptions:
     """Micro-batches that make a step, 1 to `batch_size`: more take less memory, and the same batch is learnt."""
 
 
-def training_options(task: Task, steps: int, seed: int) -> TrainingOptions:
-    """The options that a task is trained with where nobody says otherwise."""
+def training_options(task: Task, steps: int, seed: int, *, volumes: bool = False) -> TrainingOptions:
+    """The options that a task is trained with, on images or on volumes, where nobody says otherwise."""
     if task is Task.SEGMENTATION:
-        return TrainingOptions(steps=steps, seed=seed, batch_size=DENSE_BATCH, head_rate=DENSE_HEAD_RATE)
+        size = PATCH_BATCH if volumes else DENSE_BATCH
+        return TrainingOptions(steps=steps, seed=seed, batch_size=size, head_rate=DENSE_HEAD_RATE)
     return TrainingOptions(steps=steps, seed=seed)
 
 
@@ -115,6 +118,8 @@ class AdapterTemplate(SupervisedTemplate):  # type: ignore[misc]  # Avalanche sh
         return [self.mb_x if self.model.split == PIXELS else self._thinned(self.mb_x), *self.mbatch[1:]]
 
     def _thinned(self, tokens: Tensor) -> Tensor:
+        if self.patch_share >= 1.0:
+            return tokens
         return drop_patches(tokens, self.model.vision.num_prefix_tokens, self.patch_share)
 
     def _learn_batch(self, seen: list[Tensor], **kwargs: Any) -> None:
@@ -171,8 +176,8 @@ class AdapterTemplate(SupervisedTemplate):  # type: ignore[misc]  # Avalanche sh
         if tried == 1:
             raise LearningError(
                 f"one image of {tokens} tokens does not fit into the memory of {self.device}, and a batch of {size} is "
-                "already learnt one by one; free memory there, or release with a smaller --image-size (masks: --tile) "
-                "or fewer --lora-blocks"
+                "already learnt one by one; free memory there, or release with a smaller --image-size (masks: --tile, "
+                "volumes: --volume-size) or fewer --lora-blocks"
             )
         self.accumulate = min(2 * self.accumulate, size)
         self.say(
@@ -259,9 +264,7 @@ def training_loop(network: TunedNetwork, order: LoopOrder, plugins: Sequence[Sup
 
     Weights that the tuning mode opens late or never are left with `requires_grad` off: the caller turns it on again.
     """
-    options, blocks = order.options, len(network.vision.blocks)
-    weights = network.trainable()
-    depths = {name: depth_of(name, blocks) for name in weights}
+    options, weights, depths = order.options, network.trainable(), network.depths()
     deepest = max(depths.values())
     openings = {name: order.tuning.opening(depth, deepest) for name, depth in depths.items()}
     learning = {name: weight for name, weight in weights.items() if openings[name] < 1}

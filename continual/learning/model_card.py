@@ -9,8 +9,6 @@ def model_card(record: Mapping[str, Any]) -> str:
     network = record["network"]
     dense = network.get("task") == "segmentation"
     metric = "dice" if dense else "balanced_accuracy"
-    reads = "a decoder on patch tokens and pixels" if dense else "head on class token and mean patch token"
-    tiles = f", in tiles of {network['tile']} pixels" if dense else ""
     gate = record.get("gate", {})
     tuned_by = network.get("tuned_by") or f"LoRA rank {network['lora_rank']}"
     return f"""---
@@ -21,8 +19,7 @@ tags: [medical-imaging, continual-learning, {network.get("peft_method", "lora")}
 # {record.get("adapter", "adapter")}
 
 {tuned_by} in the last {network["lora_blocks"]} blocks of `{network["backbone"]}`
-(SHA-256 `{network["backbone_digest"]}`), {reads}, images of
-{network["image_size"]} x {network["image_size"]} pixels{tiles}.
+(SHA-256 `{network["backbone_digest"]}`), {_reads(network)}.
 
 - Classes: {", ".join(network["classes"])}
 - Learnt, in this order: {", ".join(record.get("trained_on", []))}
@@ -35,6 +32,20 @@ tags: [medical-imaging, continual-learning, {network.get("peft_method", "lora")}
 
 For research and local evaluation. Not a medical device; clinical use needs the site's own acceptance.
 """
+
+
+def _reads(network: Mapping[str, Any]) -> str:
+    """What the head reads, and of which pictures."""
+    dense = network.get("task") == "segmentation"
+    if "volume" in network:
+        size, spacing = (" x ".join(f"{each:g}" for each in network["volume"][key]) for key in ("size", "spacing_mm"))
+        head = "one convolution on each voxel's features" if dense else "head on mean feature maps"
+        return (
+            f"{head}, {'patches' if dense else 'volumes'} of\n{size} voxels of {spacing} mm (right, anterior, superior)"
+        )
+    head = "a decoder on patch tokens and pixels" if dense else "head on class token and mean patch token"
+    tiles = f", in tiles of {network['tile']} pixels" if dense else ""
+    return f"{head}, images of\n{network['image_size']} x {network['image_size']} pixels{tiles}"
 
 
 def score_table(record: Mapping[str, Any], metric: str) -> str:

@@ -1,13 +1,14 @@
-"""A frozen vision transformer with LoRA or a relative in its last blocks, and a head of its own.
+"""A frozen backbone with LoRA or a relative in its last blocks, and a head of its own.
 
 It is split at the first tuned block. The part before the split never changes, so its activations (tokens) can be
-cached; only the rest runs in training. Knows torch, timm's blocks and PEFT; knows nothing of sites or strategies.
+cached; only the rest runs in training. Knows torch, timm's blocks and PEFT; knows nothing of sites or strategies,
+and of networks for volumes only that they have stages.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, cast
 
 import torch
 from jaxtyping import Float
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 
 from continual.domain.errors import LearningError
 from continual.learning.backbones import frozen_features
-from continual.learning.peft_methods import PROJECTIONS, Place, peft_method
+from continual.learning.peft_methods import PEFT_METHODS, PROJECTIONS, Place, peft_method
+from continual.learning.stages import adapted_layers, stage_depth, stages_of
 
 WHOLE_BACKBONE = "full"
 """In a method's place: no PEFT layers, every weight of the backbone itself learns. A reference; never registered."""
@@ -38,14 +40,14 @@ class LoraShape:
     method: str = "lora"
 
 
-def first_tuned_block(network: VisionTransformer, shape: LoraShape) -> int:
-    """Index of the first block with LoRA, or `PIXELS` where the whole backbone learns.
+def first_tuned_block(network: nn.Module, shape: LoraShape) -> int:
+    """Index of the first block (of volumes: stage) with LoRA, or `PIXELS` where the whole backbone learns.
 
     Raises LearningError when the backbone has fewer blocks than asked for.
     """
     if shape.method == WHOLE_BACKBONE:
         return PIXELS
-    depth = len(network.blocks)
+    depth = len(stages_of(network))
     if not 1 <= shape.blocks <= depth:
         raise LearningError(f"LoRA in the last {shape.blocks} blocks of a backbone with {depth}; choose 1 to {depth}")
     return depth - shape.blocks
@@ -59,16 +61,25 @@ def check_image_size(network: VisionTransformer, side: int) -> None:
         raise LearningError(f"images of {side} pixels do not divide into patches of {patch}; choose {nearest}")
 
 
-def peft_configuration(network: VisionTransformer, shape: LoraShape) -> PeftConfig:
+def peft_configuration(network: nn.Module, shape: LoraShape) -> PeftConfig:
     """PEFT's configuration: attention and MLP projections of the last blocks, never `patch_embed.proj`.
 
-    Raises LearningError when there is no such method, or it cannot have that rank on this backbone.
+    Of a network for volumes: linear and 3D convolution layers of its last stages. Raises LearningError when there is no
+    such method, or it cannot have that rank on this backbone.
     """
     method, first = peft_method(shape.method), first_tuned_block(network, shape)
     if shape.rank < 1:
         raise LearningError(f"the rank is {shape.rank}; choose 1 or more")
-    layers = [block.get_submodule(name) for block in network.blocks[first:] for name in PROJECTIONS]
-    inputs = tuple(sorted({layer.in_features for layer in layers}))
+    if not isinstance(network, VisionTransformer):
+        if not method.convolutional:
+            raise LearningError(
+                f"{method.title} does not adapt the convolutions of a network for volumes; choose one of "
+                f"{', '.join(name for name, each in PEFT_METHODS.items() if each.convolutional)}"
+            )
+        layers = adapted_layers(network, first)
+        return method.make(Place(first, len(stages_of(network)), (), shape.rank, shape.alpha, layers))
+    projections = [block.get_submodule(name) for block in network.blocks[first:] for name in PROJECTIONS]
+    inputs = tuple(sorted({layer.in_features for layer in projections}))
     return method.make(Place(first, len(network.blocks), inputs, shape.rank, shape.alpha))
 
 
@@ -122,7 +133,7 @@ class TunedNetwork(nn.Module, ABC):
 
     def __init__(
         self,
-        network: VisionTransformer,
+        network: nn.Module,
         shape: LoraShape,
         classes: Sequence[str],
         seed: int,
@@ -143,11 +154,21 @@ class TunedNetwork(nn.Module, ABC):
             self.head = make_head(self.channels(len(self.classes)))
 
     @property
-    def vision(self) -> VisionTransformer:
-        """The vision transformer with its LoRA layers."""
+    def inner(self) -> nn.Module:
+        """The backbone with its LoRA layers."""
         whole = self.shape.method == WHOLE_BACKBONE
-        inner: VisionTransformer = self.backbone if whole else self.peft.base_model.model
+        inner: nn.Module = self.backbone if whole else self.peft.base_model.model
         return inner
+
+    @property
+    def vision(self) -> VisionTransformer:
+        """The same where images are looked at: a vision transformer."""
+        return cast("VisionTransformer", self.inner)
+
+    def depths(self) -> dict[str, int]:
+        """How deep under the scores every trainable parameter lies, by name: 0 in the head, 1 in the last block."""
+        stages = stages_of(self.inner)
+        return {name: stage_depth(name, stages) for name in self.trainable()}
 
     def embedded(self, inputs: Float[Tensor, "image *cached"]) -> Float[Tensor, "image token width"]:
         """What the cache holds as tokens: they are, unless the patch embedding learns and it holds pixels."""
@@ -202,14 +223,22 @@ class TunedNetwork(nn.Module, ABC):
         return [name for name in dict.fromkeys(classes) if name not in self.classes]
 
 
-class AdaptedNetwork(TunedNetwork):
-    """Classification: tokens at the split in, class scores (logits) out, from a head that starts at zero."""
+@torch.no_grad()
+def take_over(grown: nn.Module, old: nn.Module) -> None:
+    """Give a layer of more outputs the weights of a smaller one, bit for bit; the added outputs' are zero."""
+    before = dict(old.named_parameters())
+    for name, weight in grown.named_parameters():
+        weight.zero_()
+        weight[: len(before[name])] = before[name]
 
-    looks_at_parts = True
+
+class ClassifyingNetwork(TunedNetwork, ABC):
+    """What networks of images and of volumes share where classes are told apart: a linear head that starts at zero."""
+
     head: nn.Linear
 
-    def __init__(self, network: VisionTransformer, shape: LoraShape, classes: Sequence[str], seed: int = 0) -> None:
-        super().__init__(network, shape, classes, seed, lambda count: nn.Linear(2 * network.embed_dim, count))
+    def __init__(self, network: nn.Module, shape: LoraShape, classes: Sequence[str], width: int, seed: int = 0) -> None:
+        super().__init__(network, shape, classes, seed, lambda count: nn.Linear(width, count))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -220,6 +249,32 @@ class AdaptedNetwork(TunedNetwork):
     def criterion(self, label_smoothing: float) -> nn.Module:
         """Cross-entropy with smoothed labels."""
         return nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+
+    def calibrated(self, scores: Float[Tensor, "image klass"]) -> Float[Tensor, "image klass"]:
+        """Probabilities of class scores at the network's temperature (Guo et al. 2017); classes keep their order."""
+        return (scores / self.temperature).softmax(dim=1)
+
+    def grow_head(self, classes: Sequence[str]) -> None:
+        """Append classes that it does not have yet, in the order given; the old classes' rows stay bit for bit.
+
+        New rows start at zero, as all did: a new class then scores 0, and as trained scores lie around 0, some old
+        class stays above it until it is learnt.
+        """
+        added = self._unknown(classes)
+        if added:
+            old = self.head
+            self.head = nn.Linear(old.in_features, len(self.classes) + len(added), device=old.weight.device)
+            take_over(self.head, old)
+            self.classes = (*self.classes, *added)
+
+
+class AdaptedNetwork(ClassifyingNetwork):
+    """Classification: tokens at the split in, class scores (logits) out, from a head that starts at zero."""
+
+    looks_at_parts = True
+
+    def __init__(self, network: VisionTransformer, shape: LoraShape, classes: Sequence[str], seed: int = 0) -> None:
+        super().__init__(network, shape, classes, 2 * network.embed_dim, seed)
 
     def features(self, tokens: Float[Tensor, "image token width"]) -> Float[Tensor, "image feature"]:
         """Adapted features: class token beside mean patch token after the tuned blocks."""
@@ -234,25 +289,3 @@ class AdaptedNetwork(TunedNetwork):
         """Class scores of standardised images, through the whole path from pixels to head."""
         scores: Tensor = self(embed_prefix(self.vision, images, self.split))
         return scores
-
-    def calibrated(self, scores: Float[Tensor, "image klass"]) -> Float[Tensor, "image klass"]:
-        """Probabilities of class scores at the network's temperature (Guo et al. 2017); classes keep their order."""
-        return (scores / self.temperature).softmax(dim=1)
-
-    def grow_head(self, classes: Sequence[str]) -> None:
-        """Append classes that it does not have yet, in the order given; the old classes' rows stay bit for bit.
-
-        New rows start at zero, as all did: a new class then scores 0, and as trained scores lie around 0, some old
-        class stays above it until it is learnt.
-        """
-        added = self._unknown(classes)
-        if not added:
-            return
-        old = self.head
-        grown = nn.Linear(old.in_features, len(self.classes) + len(added), device=old.weight.device)
-        with torch.no_grad():
-            for part, before in ((grown.weight, old.weight), (grown.bias, old.bias)):
-                part.zero_()
-                part[: len(before)] = before
-        self.head = grown
-        self.classes = (*self.classes, *added)

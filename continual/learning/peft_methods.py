@@ -23,7 +23,8 @@ RSLORA_ALPHA = 16
 class Place:
     """Where a method acts and how large it is: in the blocks `first` to `depth` - 1, whose projections take `inputs`.
 
-    `inputs` are the distinct numbers of input features, smallest first. `rank` is at least 1.
+    `inputs` are the distinct numbers of input features, smallest first. `rank` is at least 1. Where `layers` are named
+    the method acts in these and in no others: a network for volumes has no blocks of one kind.
     """
 
     first: int
@@ -31,20 +32,27 @@ class Place:
     inputs: tuple[int, ...]
     rank: int
     alpha: int
+    layers: tuple[str, ...] = ()
 
     def modules(self, names: Sequence[str] = PROJECTIONS) -> str:
         """Regular expression of the named layers in those blocks."""
+        if self.layers:
+            return "|".join(re.escape(name) for name in self.layers)
         blocks = "|".join(str(number) for number in range(self.first, self.depth))
         return rf"blocks\.({blocks})\.({'|'.join(re.escape(name) for name in names)})"
 
 
 @dataclass(frozen=True, slots=True)
 class PeftMethod:
-    """One method by the name that papers give it; `ranked` says whether its size follows the rank at all."""
+    """One method by the name that papers give it; `ranked` says whether its size follows the rank at all.
+
+    `convolutional` says whether it also adapts 3D convolutions, as networks for volumes have them.
+    """
 
     title: str
     make: Callable[[Place], PeftConfig]
     ranked: bool = True
+    convolutional: bool = False
 
 
 def _lora(place: Place) -> PeftConfig:
@@ -89,11 +97,11 @@ def _orthogonal(place: Place) -> PeftConfig:
 
 PEFT_METHODS: Mapping[str, PeftMethod] = {
     # Low-rank update (Hu et al. 2022).
-    "lora": PeftMethod("LoRA", _lora),
+    "lora": PeftMethod("LoRA", _lora, convolutional=True),
     # The same, with each output's length learnt apart from its direction (Liu et al. 2024).
-    "dora": PeftMethod("DoRA", _dora),
+    "dora": PeftMethod("DoRA", _dora, convolutional=True),
     # The same, scaled by the root of the rank (Kalajdzievski 2023).
-    "rslora": PeftMethod("rsLoRA", _rslora),
+    "rslora": PeftMethod("rsLoRA", _rslora, convolutional=True),
     # Inputs turned by block-diagonal rotations, rank x rank each (Qiu et al. 2023).
     "oft": PeftMethod("OFT", _oft),
     # Queries, keys, values and the MLP's hidden features, each times a learnt factor (Liu et al. 2022).

@@ -1,4 +1,4 @@
-"""Serving one adapter version: pixels in, class probabilities or a mask out."""
+"""Serving one adapter version: pixels or voxels in, class probabilities or a mask out."""
 
 import json
 from collections.abc import Mapping
@@ -15,6 +15,9 @@ from continual.learning.segmentation.mask_predictor import MaskPredictor
 from continual.learning.segmentation.segmenting_network import SegmentingNetwork
 from continual.learning.version_networks import VersionNetwork, image_scores, read_version
 from continual.learning.views import standardise
+from continual.learning.volumes.classifier import VolumeClassifier
+from continual.learning.volumes.predictors import VolumeMaskPredictor, VolumePredictor
+from continual.learning.volumes.segmenter import VolumeSegmenter
 
 
 class Predictor:
@@ -35,12 +38,13 @@ class Predictor:
         return {name: float(value) for name, value in zip(self.classes, answer, strict=True)}
 
 
-def load_predictor(
-    backbone: bytes | Path, files: Mapping[str, bytes], device: str = "cpu"
-) -> Predictor | MaskPredictor:
+AnyPredictor = Predictor | MaskPredictor | VolumePredictor | VolumeMaskPredictor
+
+
+def load_predictor(backbone: bytes | Path, files: Mapping[str, bytes], device: str = "cpu") -> AnyPredictor:
     """A predictor from backbone weights (safetensors bytes or a path to them) and a version's files.
 
-    It answers with classes or with masks, as the version's record says.
+    It answers with classes or with masks, of images or of volumes, as the version's record says.
 
     Raises BackboneError or AdapterMismatchError when they do not belong together.
     """
@@ -50,4 +54,8 @@ def load_predictor(
     network = read_version(weights, files, torch.device(device))
     if isinstance(network, SegmentingNetwork):
         return MaskPredictor(network, weights.digest)
+    if isinstance(network, VolumeSegmenter):
+        return VolumeMaskPredictor(network, weights.digest)
+    if isinstance(network, VolumeClassifier):
+        return VolumePredictor(network, weights.digest)
     return Predictor(network, weights.digest, shape["image_size"])

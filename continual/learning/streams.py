@@ -19,8 +19,9 @@ from torch.utils.data import Dataset
 from continual.domain.errors import StreamError
 from continual.domain.samples import Sample
 from continual.learning.activations import ActivationCache
+from continual.learning.segmentation.dense_cache import DenseCache
 from continual.learning.segmentation.draws import TileDataset, TileDraw, tile_draws, tile_examples
-from continual.learning.segmentation.tile_cache import Cache, TileCache
+from continual.learning.segmentation.tile_cache import Cache
 
 RARE_CLASS_BOOST = 12.0
 """A rare class's sample weighs at most this many times the uniform weight, before weights are scaled to sum to 1."""
@@ -65,14 +66,14 @@ def draws_for(
     cache: Cache, samples: Sequence[Sample], classes: Sequence[str], count: int, views: int, seed: int
 ) -> Sequence[AnyDraw]:
     """`count` balanced draws, of whole images or of tiles, as the cache's task asks for."""
-    if isinstance(cache, TileCache):
+    if isinstance(cache, DenseCache):
         return tile_draws(cache, samples, classes, count, views, seed)
     return balanced_draws(samples, classes, count, views, seed)
 
 
 def examples_of(cache: Cache, samples: Sequence[Sample], classes: Sequence[str]) -> Iterator[Example]:
     """Every image as it is, or every tile that anything can be learnt from; images without an answer are left out."""
-    if isinstance(cache, TileCache):
+    if isinstance(cache, DenseCache):
         yield from tile_examples(cache, samples)
         return
     for sample in samples:
@@ -110,7 +111,7 @@ def as_dataset(draws: Sequence[AnyDraw], cache: Cache, first: int = 0) -> Any:
     """The draws, numbered from `first`, as Avalanche's task-aware dataset with task label 0."""
     dataset: TileDataset | DrawnDataset
     # `draws_for` made the draws for this very cache.
-    if isinstance(cache, TileCache):
+    if isinstance(cache, DenseCache):
         dataset = TileDataset(cast("Sequence[TileDraw]", draws), cache, first)
     else:
         dataset = DrawnDataset(cast("Sequence[Draw]", draws), cache, first)

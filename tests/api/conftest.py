@@ -106,6 +106,7 @@ class Bench:
         parent: int | None = None,
         trained_on: tuple[str, ...] = ("north",),
         metric: str = "balanced_accuracy",
+        network: Mapping[str, object] | None = None,
     ) -> AdapterVersion:
         draft = VersionDraft(
             adapter=adapter,
@@ -116,7 +117,7 @@ class Bench:
             classes=CLASSES,
             metric=metric,
             metrics={"north": 0.91, "south": 0.69 + 0.05 * len(trained_on)},
-            record={"seed": 7},
+            record={"seed": 7, "network": dict(network or {})},
         )
         weights = bytes(range(256)) * 40 + repr((adapter, parent, trained_on)).encode()
         files = {
@@ -133,9 +134,10 @@ class Bench:
         parent: int | None = None,
         trained_on: tuple[str, ...] = ("north",),
         metric: str = "balanced_accuracy",
+        network: Mapping[str, object] | None = None,
     ) -> AdapterVersion:
         """A version that passed the gate and took the champion alias."""
-        version = self.candidate(adapter, parent, trained_on, metric)
+        version = self.candidate(adapter, parent, trained_on, metric, network)
         self.registry.adapters.promote(adapter, version.number, self.gate(True), "champion", "test", "the gate passed")
         return self.registry.adapters.get(adapter, version.number)
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from api import inference_protocol
-from api.masks import prefers_png
+from api.masks import PNG, prefers
 from continual.domain.drift import Action, Verdict
 from continual.domain.samples import CleanImage
 
@@ -84,7 +84,7 @@ def test_a_png_of_a_version_that_gives_scores_is_406_and_names_what_to_ask_for(d
     ],
 )
 def test_a_png_is_given_only_where_it_is_preferred_to_json(accept, png_wanted):
-    assert prefers_png(accept) is png_wanted
+    assert prefers(accept, PNG) is png_wanted
 
 
 def test_a_blank_image_is_refused_before_it_is_segmented(masks_door):
@@ -126,7 +126,7 @@ def test_more_pixels_than_json_can_carry_are_refused_with_the_way_round(masks_do
 
 def test_sites_and_dashboard_count_masks_as_labels_of_their_own(masks_door, bench):
     image = CleanImage("d" * 64, "north", "0" * 16, None, png(picture()), 48, 32)
-    masked = dataclasses.replace(image, digest="e" * 64, subject="1" * 16, mask_png=b"mask")
+    masked = dataclasses.replace(image, digest="e" * 64, subject="1" * 16, mask_data=b"mask")
     labelled = dataclasses.replace(image, digest="f" * 64, subject="2" * 16, label="dark")
     bench.registry.samples.record("north", [image, masked, labelled], [], "test")
     (site,) = masks_door.http.get("/v1/sites").json()
@@ -139,6 +139,6 @@ def test_sites_and_dashboard_count_masks_as_labels_of_their_own(masks_door, benc
 def test_the_reference_describes_both_kinds_of_answer(masks_door):
     schema = masks_door.http.get("/openapi.json").json()
     content = schema["paths"]["/v1/adapters/{name}/predict"]["post"]["responses"]["200"]["content"]
-    assert set(content) == {"application/json", "image/png"}
+    assert set(content) == {"application/json", "image/png", "application/gzip"}
     answers = {entry["$ref"].rsplit("/", 1)[1] for entry in content["application/json"]["schema"]["anyOf"]}
-    assert answers == {"PredictionAnswer", "MaskPrediction"}
+    assert answers == {"PredictionAnswer", "MaskPrediction", "VolumeMaskPrediction"}

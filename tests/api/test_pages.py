@@ -26,7 +26,7 @@ def hospitals(bench) -> None:
                 site=site,
                 subject=f"{index:016x}",
                 label="dark" if index % 2 else None,
-                png=bench.png(100 + 10 * place + index),
+                data=bench.png(100 + 10 * place + index),
                 width=64,
                 height=64,
                 acquired_at=datetime(2026, 3, 1, tzinfo=UTC),

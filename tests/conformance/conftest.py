@@ -100,10 +100,8 @@ class Case:
     def tuned(self, name: str, network: TunedNetwork) -> set[str]:
         """Names of the weights that the strategy's tuning mode ever lets learn."""
         from continual.learning import STRATEGIES
-        from continual.learning.strategies.tuning import depth_of
 
-        blocks = len(network.vision.blocks)
-        depths = {weight: depth_of(weight, blocks) for weight in network.trainable()}
+        depths = network.depths()
         deepest = max(depths.values())
         return {weight for weight, depth in depths.items() if STRATEGIES[name].tuning.opening(depth, deepest) < 1}
 

@@ -31,7 +31,6 @@ from continual.learning import (
 )
 from continual.learning.backbones import frozen_features
 from continual.learning.network import embed_prefix
-from continual.learning.strategies.tuning import depth_of
 
 NAMES = list(PEFT_METHODS)
 CPU = torch.device("cpu")
@@ -218,8 +217,9 @@ def test_the_model_card_and_the_record_name_the_method(files_of, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_depth_of_every_own_weight_is_that_of_its_block(bench_of, name):
     network = bench_of(name).fresh()
-    assert {depth_of(key, 4) for key in _own(network)} == {1, 2}
-    assert all(f"blocks.{4 - depth_of(key, 4)}." in key for key in _own(network))
+    depths = {key: depth for key, depth in network.depths().items() if key in _own(network)}
+    assert set(depths.values()) == {1, 2}
+    assert all(f"blocks.{4 - depth}." in key for key, depth in depths.items())
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -38,6 +38,7 @@ def test_one_machine_needs_no_setting(tmp_path):
     assert settings.kept_activations_folder() == tmp_path / "kept_activations"
     assert settings.activations_limit_bytes() == 20 * 2**30
     assert settings.api_token is None
+    assert settings.upload_mib == 32
     assert settings.device == "auto"
 
 

@@ -227,9 +227,10 @@ def test_auto_tries_what_the_plan_allows_and_nothing_else(shifted):
 
 
 def test_a_plan_made_by_asking_for_a_strategy_allows_it():
-    from flows.command_line import _plan_for
+    from flows.choice import plan_for
 
-    assert _plan_for(None, Task.CLASSIFICATION) == ("replay_ewc",)
-    assert _plan_for("lwf", Task.CLASSIFICATION) == ("lwf",)
-    assert _plan_for("auto", Task.CLASSIFICATION) == ("replay_ewc", "replay_lwf", "random_projection")
-    assert _plan_for("auto", Task.SEGMENTATION) == ("replay_ewc", "replay_lwf")
+    assert plan_for(None, Task.CLASSIFICATION, volumes=False) == ("replay_ewc",)
+    assert plan_for("lwf", Task.CLASSIFICATION, volumes=False) == ("lwf",)
+    assert plan_for("auto", Task.CLASSIFICATION, volumes=False) == ("replay_ewc", "replay_lwf", "random_projection")
+    assert plan_for("auto", Task.SEGMENTATION, volumes=False) == ("replay_ewc", "replay_lwf")
+    assert plan_for("auto", Task.CLASSIFICATION, volumes=True) == ("replay_ewc", "replay_lwf")

@@ -21,7 +21,7 @@ def test_a_clean_image_holds_the_pixels_without_loss_and_what_the_source_said(pi
     data = picture_bytes(seed=1)
     (clean,) = clean_images([source_of(data, label="cat", split=Split.TEST, acquired_at=moment)], KEY)
     assert isinstance(clean, CleanImage)
-    stored = Image.open(io.BytesIO(clean.png))
+    stored = Image.open(io.BytesIO(clean.data))
     assert (stored.format, stored.mode, stored.size) == ("PNG", "RGB", (clean.width, clean.height))
     np.testing.assert_array_equal(np.asarray(stored), decode_image(data).pixels)
     assert clean.digest == sha256_pixels(decode_image(data).pixels)
@@ -36,7 +36,7 @@ def test_one_picture_in_two_containers_has_one_digest_and_one_png(ramp, dicom_by
     first, second = clean_images([source_of(data), source_of(buffer.getvalue(), position=2)], KEY)
     assert isinstance(first, CleanImage)
     assert isinstance(second, CleanImage)
-    assert (first.digest, first.png) == (second.digest, second.png)
+    assert (first.digest, first.data) == (second.digest, second.data)
 
 
 def test_bad_files_are_held_back_and_never_stop_the_others(picture_bytes, source_of) -> None:

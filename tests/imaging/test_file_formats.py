@@ -55,10 +55,10 @@ def test_a_photograph_taken_sideways_is_turned_upright() -> None:
     assert decode_image(encoded(sideways, "JPEG", exif=exif)).pixels.shape == (40, 20, 3)
 
 
-def test_a_nifti_volume_is_told_to_come_later() -> None:
+def test_a_nifti_volume_is_no_picture() -> None:
     volume = nibabel.Nifti1Image(np.zeros((4, 4, 4), dtype=np.int16), np.eye(4)).to_bytes()
     for data in (volume, gzip.compress(volume, mtime=0)):
-        with pytest.raises(UnreadableImageError, match="volumes come later"):
+        with pytest.raises(UnreadableImageError, match="a NIfTI volume, one picture is wanted"):
             decode_image(data)
 
 

@@ -51,8 +51,8 @@ def masked(tmp_path: Path, picture_bytes: Callable[..., bytes], source_of: Calla
 def stored(source: ImageSource) -> np.ndarray:
     (clean,) = clean_images([source], KEY)
     assert isinstance(clean, CleanImage), clean
-    assert clean.mask_png is not None
-    image = Image.open(io.BytesIO(clean.mask_png))
+    assert clean.mask_data is not None
+    image = Image.open(io.BytesIO(clean.mask_data))
     assert (image.format, image.mode, image.size) == ("PNG", "L", (clean.width, clean.height))
     return np.asarray(image)
 
@@ -67,7 +67,7 @@ def reason(source: ImageSource) -> str:
 
 def test_an_image_without_a_mask_has_none(picture_bytes, source_of) -> None:
     (clean,) = clean_images([source_of(picture_bytes())], KEY)
-    assert clean.mask_png is None
+    assert clean.mask_data is None
 
 
 @pytest.mark.parametrize("white", [1, 128, 200, 255])
@@ -124,8 +124,8 @@ def test_nothing_but_pixels_is_kept_of_a_masks_file(masked: MaskedSource) -> Non
     notes.add_text("Patient", "Doe^Jane")
     (clean,) = clean_images([masked(saved(thirds(0, 255), pnginfo=notes, dpi=(72, 72)))], KEY)
     assert isinstance(clean, CleanImage)
-    assert clean.mask_png == encode_mask(thirds(0, 1))
-    assert b"Doe" not in clean.mask_png
+    assert clean.mask_data == encode_mask(thirds(0, 1))
+    assert b"Doe" not in clean.mask_data
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_retinas_come_through_with_its_vessels_and_its_field_of_view(real_data: 
     for each in clean:
         assert isinstance(each, CleanImage), each
         assert each.label is None
-        mask = decode_mask(each.mask_png or b"")
+        mask = decode_mask(each.mask_data or b"")
         assert mask.shape == (each.height, each.width)
         assert set(np.unique(mask)) == {0, 1, IGNORED}
         inside = mask[mask != IGNORED]

@@ -26,7 +26,6 @@ from continual.learning.backbones import frozen_features
 from continual.learning.loop import LoopOrder, training_loop
 from continual.learning.network import PIXELS, embed_prefix
 from continual.learning.strategies.full import BACKBONE_PACE, FULL
-from continual.learning.strategies.tuning import depth_of
 from continual.learning.training_state import StateKeeper
 from continual.learning.views import standardise, view_of
 
@@ -100,7 +99,7 @@ def test_the_backbone_learns_twenty_times_more_slowly_than_an_adapter_would(whol
 
 
 def test_depths_put_the_last_norm_at_the_top_and_the_embedding_at_the_bottom(whole):
-    depths = {name: depth_of(name, 4) for name in whole.fresh().trainable()}
+    depths = whole.fresh().depths()
     assert {name for name, depth in depths.items() if depth == 0} == {"head.weight", "head.bias"}
     assert depths["backbone.norm.weight"] == depths["backbone.blocks.3.norm1.weight"] == 1
     assert depths["backbone.blocks.0.attn.qkv.weight"] == 4

@@ -29,7 +29,7 @@ def make_images(count, site="north", labels=("benign", "malignant"), size_bytes=
             site=site,
             subject=f"subject-{number}",
             label=labels[number % len(labels)] if labels else None,
-            png=rng.bytes(size_bytes),
+            data=rng.bytes(size_bytes),
             width=64,
             height=48,
             tags={"manufacturer": "Acme", "kvp": 120.0},

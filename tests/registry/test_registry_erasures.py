@@ -158,7 +158,7 @@ def test_an_intake_that_counted_on_an_erased_image_stores_it_again(filled, make,
     monkeypatch.setattr(type(filled.samples), "_store", store_then_erase)
     assert filled.samples.record("west", [image], [], "ingest").new == 1
     (sample,) = filled.samples.list("west")
-    assert filled.samples.read(sample) == image.png
+    assert filled.samples.read(sample) == image.data
 
 
 def test_erased_rows_are_overwritten_in_the_database_file(tmp_path, artifacts, make):

@@ -78,12 +78,12 @@ def test_a_picture_that_another_sites_sample_uses_stays_until_that_one_goes(regi
 
 def test_masks_go_too_also_those_that_were_replaced_or_came_late(registry, make, artifacts):
     images = make.images(2)
-    registry.samples.record("north", [dataclasses.replace(images[0], mask_png=MASK), images[1]], [], "ingest")
-    registry.samples.record("north", [dataclasses.replace(images[0], mask_png=b"a better mask")], [], "corrections")
+    registry.samples.record("north", [dataclasses.replace(images[0], mask_data=MASK), images[1]], [], "ingest")
+    registry.samples.record("north", [dataclasses.replace(images[0], mask_data=b"a better mask")], [], "corrections")
     (entry,) = _let_go(registry)
     assert (entry.images, entry.masks) == (2, 2)
     assert _files(artifacts) == set()
-    registry.samples.record("north", [dataclasses.replace(images[1], mask_png=MASK)], [], "late")
+    registry.samples.record("north", [dataclasses.replace(images[1], mask_data=MASK)], [], "late")
     assert len(_files(artifacts)) == 1
     (late,) = _let_go(registry)
     assert (late.images, late.masks) == (0, 1)
@@ -120,7 +120,7 @@ def test_an_image_that_goes_while_an_intake_counted_on_it_is_stored_again(regist
     monkeypatch.setattr(type(registry.samples), "_store", store_then_let_go)
     registry.samples.record("south", _at(images, "south"), [], "ingest")
     (south,) = registry.samples.list("south")
-    assert registry.samples.read(south) == images[0].png
+    assert registry.samples.read(south) == images[0].data
 
 
 def test_a_subject_whose_images_are_gone_can_be_erased(filled):

@@ -19,7 +19,8 @@ EMPTY = b"a mask of nothing but background"
 def masked(images, mask=None):
     """The images without labels and with a mask each, one of its own unless given."""
     return [
-        dataclasses.replace(image, label=None, mask_png=mask or f"mask of {image.subject}".encode()) for image in images
+        dataclasses.replace(image, label=None, mask_data=mask or f"mask of {image.subject}".encode())
+        for image in images
     ]
 
 
@@ -35,14 +36,14 @@ def test_a_mask_is_stored_beside_its_image_and_read_back(registry, make):
     images = masked(make.images(3))
     assert registry.samples.record("north", images, [], "ingest") == IntakeSummary("north", 1, 3, 0, 0)
     for image, sample in zip(images, registry.samples.get([image.digest for image in images]), strict=True):
-        assert sample.mask == sha256_bytes(image.mask_png)
-        assert registry.samples.read_mask(sample) == image.mask_png
-        assert registry.samples.read(sample) == image.png
-        assert registry.samples.sizes([sample]) == {sample.digest: len(image.png) + len(image.mask_png)}
+        assert sample.mask == sha256_bytes(image.mask_data)
+        assert registry.samples.read_mask(sample) == image.mask_data
+        assert registry.samples.read(sample) == image.data
+        assert registry.samples.sizes([sample]) == {sample.digest: len(image.data) + len(image.mask_data)}
 
 
 def test_samples_are_listed_by_the_task_they_are_labelled_for(registry, make):
-    both = dataclasses.replace(make.images(1)[0], mask_png=b"mask")
+    both = dataclasses.replace(make.images(1)[0], mask_data=b"mask")
     label_only, bare = make.images(1, start=1)[0], make.images(1, start=2, labels=None)[0]
     (mask_only,) = masked(make.images(1, start=3))
     registry.samples.record("north", [both, label_only, bare, mask_only], [], "ingest")
@@ -74,7 +75,7 @@ def test_an_image_without_its_mask_never_removes_the_stored_one(registry, make):
 
 def test_a_label_and_a_mask_that_come_together_count_as_one_relabelled_sample(registry, make):
     registry.samples.record("north", make.images(2, labels=None), [], "ingest")
-    images = [dataclasses.replace(image, mask_png=b"mask") for image in make.images(2)]
+    images = [dataclasses.replace(image, mask_data=b"mask") for image in make.images(2)]
     assert registry.samples.record("north", images, [], "labels").relabelled == 2
     assert all(sample.label and sample.mask for sample in registry.samples.list())
 
@@ -85,7 +86,7 @@ def test_a_later_intake_corrects_a_mask_and_may_correct_it_back(registry, make):
     for images in (better, first, better):
         assert registry.samples.record("north", images, [], "corrections").relabelled == 1
         (sample,) = registry.samples.list()
-        assert registry.samples.read_mask(sample) == images[0].mask_png
+        assert registry.samples.read_mask(sample) == images[0].mask_data
 
 
 def test_two_masks_for_one_picture_in_one_intake_are_for_the_sender_to_choose(registry, make):
@@ -96,7 +97,7 @@ def test_two_masks_for_one_picture_in_one_intake_are_for_the_sender_to_choose(re
     (entry,) = registry.samples.quarantine()
     assert (entry.position, entry.file_digest) == (3, one.digest)
     assert "keep the right one" in entry.reason
-    assert registry.samples.read_mask(registry.samples.list()[0]) == one.mask_png
+    assert registry.samples.read_mask(registry.samples.list()[0]) == one.mask_data
 
 
 def test_a_row_without_a_mask_and_one_with_it_are_one_masked_sample(registry, make):
@@ -107,7 +108,7 @@ def test_a_row_without_a_mask_and_one_with_it_are_one_masked_sample(registry, ma
 
 
 def test_an_empty_mask_holds_its_image_back(registry, make):
-    image = dataclasses.replace(make.images(1)[0], mask_png=b"")
+    image = dataclasses.replace(make.images(1)[0], mask_data=b"")
     assert registry.samples.record("north", [image], [], "ingest").quarantined == 1
     assert "the mask is empty" in registry.samples.quarantine()[0].reason
 

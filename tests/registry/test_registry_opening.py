@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "9000"
-down_revision = "0002"
+down_revision = "0003"
 
 
 def upgrade():
@@ -90,12 +90,13 @@ def test_database_from_before_masks_is_upgraded_and_then_takes_masks(own_databas
     engine = make_engine(own_database)
     with engine.begin() as connection:
         command.downgrade(schema._config(connection), "0001")
-    with engine.connect() as connection, pytest.raises(DatabaseError, match="mask"):
-        connection.execute(text("SELECT mask FROM samples"))
+    for column in ("mask", "spacing_mm"):
+        with engine.connect() as connection, pytest.raises(DatabaseError, match=column):
+            connection.execute(text(f"SELECT {column} FROM samples"))
     engine.dispose()
     with open_registry(own_database, artifacts) as registry:
-        assert [sample.mask for sample in registry.samples.list()] == [None, None]
-        masked = [dataclasses.replace(image, mask_png=b"a mask") for image in make.images(2)]
+        assert [(sample.mask, sample.is_volume) for sample in registry.samples.list()] == [(None, False)] * 2
+        masked = [dataclasses.replace(image, mask_data=b"a mask") for image in make.images(2)]
         assert registry.samples.record("north", masked, [], "masks").relabelled == 2
         assert [registry.samples.read_mask(sample) for sample in registry.samples.list()] == [b"a mask"] * 2
 
@@ -105,7 +106,7 @@ def test_newer_database_is_refused_naming_both_revisions(own_database, artifacts
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0999'"))
     engine.dispose()
-    with pytest.raises(SchemaError, match=r"'0999'.*'0002'.*install the release"):
+    with pytest.raises(SchemaError, match=r"'0999'.*'0003'.*install the release"):
         open_registry(own_database, artifacts)
 
 

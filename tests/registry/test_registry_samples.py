@@ -22,11 +22,21 @@ def test_recorded_images_come_back_whole(registry, make):
     stored = {sample.digest: sample for sample in registry.samples.list()}
     for image in images:
         sample = stored[image.digest]
-        assert registry.samples.read(sample) == image.png
+        assert registry.samples.read(sample) == image.data
         assert (sample.subject, sample.label, sample.tags) == (image.subject, image.label, image.tags)
         assert (sample.pixel_statistics, sample.acquired_at) == (image.pixel_statistics, image.acquired_at)
     assert registry.samples.quarantine("north") == [HELD]
     assert registry.samples.quarantine("south") == []
+
+
+def test_a_volume_comes_back_as_one_and_a_picture_does_not(registry, make):
+    picture, volume = make.images(2)
+    volume = dataclasses.replace(volume, depth=20, spacing_mm=(0.70312, 0.9, 2.5))
+    registry.samples.record("north", [picture, volume], [], "ingest")
+    stored = {sample.digest: sample for sample in registry.samples.get([picture.digest, volume.digest])}
+    assert (stored[picture.digest].is_volume, stored[picture.digest].spacing_mm) == (False, None)
+    assert (stored[volume.digest].is_volume, stored[volume.digest].spacing_mm) == (True, (0.70312, 0.9, 2.5))
+    assert registry.samples.read(stored[volume.digest]) == volume.data
 
 
 def test_same_intake_again_stores_nothing_and_writes_no_batch(registry, make):
@@ -41,10 +51,10 @@ def test_same_intake_again_stores_nothing_and_writes_no_batch(registry, make):
 
 def test_same_picture_twice_in_one_intake_is_one_sample(registry, make):
     images = make.images(2)
-    again = dataclasses.replace(images[0], png=b"the same pixels, packed otherwise")
+    again = dataclasses.replace(images[0], data=b"the same pixels, packed otherwise")
     summary = registry.samples.record("north", [*images, again], [], "ingest")
     assert (summary.new, summary.duplicates) == (2, 1)
-    assert registry.samples.read(registry.samples.get([images[0].digest])[0]) == images[0].png
+    assert registry.samples.read(registry.samples.get([images[0].digest])[0]) == images[0].data
 
 
 def test_duplicate_brings_the_label_that_was_missing(registry, make):

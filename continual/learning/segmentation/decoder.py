@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from continual.learning.network import take_over
+
 FULL, HALF, QUARTER = 16, 32, 48
 """Channels at full, half and quarter resolution."""
 GROUPS = 8
@@ -44,13 +46,8 @@ class Decoder(nn.Module):
     def grow(self, added: int) -> None:
         """Append `added` score channels that start at zero; the old channels' weights stay bit for bit."""
         old = self.scores
-        grown = nn.Conv2d(FULL, old.out_channels + added, 1, device=old.weight.device)
-        with torch.no_grad():
-            for part, before in ((grown.weight, old.weight), (grown.bias, old.bias)):
-                if part is not None and before is not None:
-                    part.zero_()
-                    part[: len(before)] = before
-        self.scores = grown
+        self.scores = nn.Conv2d(FULL, old.out_channels + added, 1, device=old.weight.device)
+        take_over(self.scores, old)
 
 
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:

@@ -1,6 +1,6 @@
-"""Draws of tiles: which are drawn how often, and what a draw looks like to Avalanche.
+"""Draws of tiles: which are drawn how often, and what a draw looks like to Avalanche. A volume's tiles are its patches.
 
-Knows the tile cache; knows nothing of networks or of how a draw is used.
+Knows the cache of tiles; knows nothing of networks or of how a draw is used.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from continual.domain.errors import StreamError
 from continual.domain.samples import IGNORED, Sample
-from continual.learning.segmentation.tile_cache import TileCache
+from continual.learning.segmentation.dense_cache import DenseCache
 
 FOREGROUND_SHARE = 0.5
 """Tiles that hold any class but the background make up at least this share of a site's draws."""
@@ -35,13 +35,13 @@ class TileDraw:
         return self.sample.digest
 
 
-class TileDataset(Dataset[tuple[Tensor, Tensor, int, Tensor]]):
-    """Draws as (tokens, mask, number of the draw, pixels), read from the cache when asked for and never kept.
+class TileDataset(Dataset[tuple[Tensor | int, ...]]):
+    """Draws as (first input, mask, number of the draw, other inputs), read from the cache when asked for, never kept.
 
     Numbers run on from `first`, so that in one update every draw, new or replayed, has a number of its own.
     """
 
-    def __init__(self, draws: Sequence[TileDraw], cache: TileCache, first: int = 0) -> None:
+    def __init__(self, draws: Sequence[TileDraw], cache: DenseCache, first: int = 0) -> None:
         self._draws = tuple(draws)
         self._cache = cache
         self._first = first
@@ -51,14 +51,14 @@ class TileDataset(Dataset[tuple[Tensor, Tensor, int, Tensor]]):
     def __len__(self) -> int:
         return len(self._draws)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor | int, ...]:
         draw = self._draws[index]
-        tokens, pixels = self._cache.inputs(draw.digest, draw.view)
-        return tokens, _target(self._cache, draw), self._first + index, pixels
+        first, *others = self._cache.inputs(draw.digest, draw.view)
+        return first, _target(self._cache, draw), self._first + index, *others
 
 
 def tile_draws(
-    cache: TileCache, samples: Sequence[Sample], classes: Sequence[str], count: int, views: int, seed: int
+    cache: DenseCache, samples: Sequence[Sample], classes: Sequence[str], count: int, views: int, seed: int
 ) -> tuple[TileDraw, ...]:
     """`count` draws in which every site weighs the same, and in a site every pixel that can be learnt from.
 
@@ -67,30 +67,31 @@ def tile_draws(
     holds a number above the number of classes.
     """
     masked = _masked(samples)
-    contents = np.stack([cache.contents(sample) for sample in masked])
+    per_sample = [cache.contents(sample) for sample in masked]
+    contents = np.concatenate(per_sample)
     _check_numbers(contents, classes)
-    weights = np.zeros(contents.shape[:2])
-    sites = np.array([sample.site for sample in masked])
+    places = [(sample, tile) for sample, found in zip(masked, per_sample, strict=True) for tile in range(len(found))]
+    sites = np.array([sample.site for sample, _ in places])
+    weights = np.zeros(len(places))
     for site in sorted(set(sites)):
         weights[sites == site] = _site_weights(contents[sites == site])
     if not weights.sum():
         raise StreamError(f"none of {len(masked)} masks has a pixel inside the field of view; correct the masks")
     random = np.random.default_rng(seed)
-    chosen = random.choice(weights.size, size=count, p=(weights / weights.sum()).ravel())
+    chosen = random.choice(weights.size, size=count, p=weights / weights.sum())
     turned = random.integers(views, size=count)
-    tiles = cache.grid.tiles
     return tuple(
-        TileDraw(masked[place // tiles], int(place % tiles + tiles * variant))
-        for place, variant in zip(chosen, turned, strict=True)
+        TileDraw(sample, cache.view(sample.digest, tile, int(variant)))
+        for (sample, tile), variant in zip((places[place] for place in chosen), turned, strict=True)
     )
 
 
 def tile_examples(
-    cache: TileCache, samples: Sequence[Sample]
-) -> Iterator[tuple[tuple[Float[Tensor, "token width"], Float[Tensor, "3 side side"]], Int[Tensor, "side side"]]]:
+    cache: DenseCache, samples: Sequence[Sample]
+) -> Iterator[tuple[tuple[Tensor, ...], Int[Tensor, "*position"]]]:
     """Plain tiles that anything can be learnt from, with their masks; at most `MOST_EXAMPLES`, evenly spread."""
     draws = [
-        TileDraw(sample, tile)
+        TileDraw(sample, cache.view(sample.digest, tile, 0))
         for sample in samples
         if sample.mask is not None
         for tile in np.flatnonzero(cache.contents(sample)[:, :IGNORED].sum(axis=1)).tolist()
@@ -100,7 +101,7 @@ def tile_examples(
         yield cache.inputs(draw.digest, draw.view), _target(cache, draw)
 
 
-def _target(cache: TileCache, draw: TileDraw) -> Int[Tensor, "side side"]:
+def _target(cache: DenseCache, draw: TileDraw) -> Int[Tensor, "*position"]:
     return torch.from_numpy(cache.mask(draw.sample, draw.view)).long()
 
 
@@ -111,8 +112,8 @@ def _masked(samples: Sequence[Sample]) -> list[Sample]:
     return masked
 
 
-def _check_numbers(contents: Int[np.ndarray, "sample tile 256"], classes: Sequence[str]) -> None:
-    present = np.flatnonzero(contents.sum(axis=(0, 1))[:IGNORED])
+def _check_numbers(contents: Int[np.ndarray, "tile 256"], classes: Sequence[str]) -> None:
+    present = np.flatnonzero(contents.sum(axis=0)[:IGNORED])
     if present.size and present[-1] > len(classes):
         raise StreamError(
             f"masks hold class number {present[-1]}, the adapter has {len(classes)} besides the background: "
@@ -120,14 +121,14 @@ def _check_numbers(contents: Int[np.ndarray, "sample tile 256"], classes: Sequen
         )
 
 
-def _site_weights(contents: Int[np.ndarray, "sample tile 256"]) -> Float[np.ndarray, "sample tile"]:
+def _site_weights(contents: Int[np.ndarray, "tile 256"]) -> Float[np.ndarray, "tile"]:
     """Weights of one site's tiles, summing to 1; all 0 where nothing can be learnt from."""
-    informed: Float[np.ndarray, "sample tile"] = contents[:, :, :IGNORED].sum(axis=2).astype(float)
-    holding = contents[:, :, 1:IGNORED].sum(axis=2) > 0
+    informed: Float[np.ndarray, "tile"] = contents[:, :IGNORED].sum(axis=1).astype(float)
+    holding = contents[:, 1:IGNORED].sum(axis=1) > 0
     total, held = informed.sum(), informed[holding].sum()
     if not total:
         return informed
-    weights: Float[np.ndarray, "sample tile"] = informed / total
+    weights: Float[np.ndarray, "tile"] = informed / total
     if 0 < held < FOREGROUND_SHARE * total:
         weights = np.where(holding, weights * FOREGROUND_SHARE * total / held, 0.0) + np.where(
             holding, 0.0, weights * (1 - FOREGROUND_SHARE) * total / (total - held)

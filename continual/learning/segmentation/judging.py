@@ -1,6 +1,7 @@
 """What a segmenting network says on stored samples: masks, Dice per image, calibration over pixels.
 
-An image's tiles are scored one by one and stitched; its mask is told, and held against, at the image's own size.
+An image's tiles, or a volume's patches, are scored one by one and joined; its mask is told, and held against, at its
+own size.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,9 +17,8 @@ from continual.domain.adapters import SiteOutcomes
 from continual.domain.metrics import chance_dice, dice, expected_calibration_error
 from continual.domain.samples import IGNORED, Sample
 from continual.learning.activations import Progress
-from continual.learning.devices import mixed_precision
-from continual.learning.segmentation.segmenting_network import SegmentingNetwork
-from continual.learning.segmentation.tile_cache import TileCache
+from continual.learning.segmentation.dense_cache import DenseCache
+from continual.learning.segmentation.dense_network import DenseNetwork
 from continual.learning.temperature import fit_temperature
 
 PIXELS_PER_IMAGE = 4096
@@ -42,48 +42,40 @@ class DenseScore:
         return self.dice
 
 
-@torch.inference_mode()
-def image_scores(network: SegmentingNetwork, cache: TileCache, digest: str) -> Float[Tensor, "klass size size"]:
-    """Class scores (logits, without bias and temperature) of a cached image, stitched from its plain tiles."""
+def image_scores(network: DenseNetwork, cache: DenseCache, digest: str) -> Float[Tensor, "klass *position"]:
+    """Class scores (logits, without bias and temperature) of a whole cached image, joined from its plain parts."""
     network.eval()
-    device = next(network.parameters()).device
-    tiles = [cache.inputs(digest, tile) for tile in range(cache.grid.tiles)]
-    with mixed_precision(device):
-        scores = network(*(torch.stack(part).to(device) for part in zip(*tiles, strict=True)))
-    return cache.grid.stitch(scores.float()).cpu()
+    return network.whole_scores(cache.whole(digest))
 
 
-def at_own_size(
-    scores: Float[Tensor, "klass size size"], height: int, width: int
-) -> Float[Tensor, "klass height width"]:
-    """Scores brought to an image's own size (bilinear)."""
-    if scores.shape[1:] == (height, width):
+def at_own_size(scores: Float[Tensor, "klass *position"], *shape: int) -> Float[Tensor, "klass *own"]:
+    """Scores brought to an image's or a volume's own size, linear between positions."""
+    if scores.shape[1:] == shape:
         return scores
-    return interpolate(scores[None], size=(height, width), mode="bilinear", align_corners=False)[0]
+    mode = "bilinear" if len(shape) == 2 else "trilinear"
+    return interpolate(scores[None], size=shape, mode=mode, align_corners=False)[0]
 
 
-def mask_of_scores(
-    network: SegmentingNetwork, scores: Float[Tensor, "klass height width"]
-) -> UInt8[np.ndarray, "height width"]:
+def mask_of_scores(network: DenseNetwork, scores: Float[Tensor, "klass *position"]) -> UInt8[np.ndarray, "*position"]:
     """The mask that scores say: the class of the largest score once the foreground's bias is added."""
-    answer: UInt8[np.ndarray, "height width"] = network.answering(scores[None])[0].argmax(dim=0).byte().numpy()
+    answer: UInt8[np.ndarray, "*position"] = network.answering(scores[None])[0].argmax(dim=0).byte().numpy()
     return answer
 
 
 def mean_probabilities(
-    network: SegmentingNetwork, cache: TileCache, digests: Sequence[str], progress: Progress
+    network: DenseNetwork, cache: DenseCache, digests: Sequence[str], progress: Progress
 ) -> Float[np.ndarray, "image klass"]:
     """Mean over each image's pixels of the probabilities of background and classes, summing to 1."""
     rows = [np.empty((0, network.channels(len(network.classes))), dtype=np.float32)]
     for digest in digests:
         answers = network.calibrated(image_scores(network, cache, digest)[None])
-        rows.append(answers.mean(dim=(2, 3)).numpy())
+        rows.append(answers.flatten(2).mean(dim=2).numpy())
         progress(1)
     return np.concatenate(rows)
 
 
 def dense_outcomes(
-    network: SegmentingNetwork, cache: TileCache, site: str, samples: Sequence[Sample], progress: Progress
+    network: DenseNetwork, cache: DenseCache, site: str, samples: Sequence[Sample], progress: Progress
 ) -> tuple[SiteOutcomes, DenseScore]:
     """The network's Dice per image and score on a site's samples with masks, in the order given.
 
@@ -109,9 +101,7 @@ def dense_outcomes(
     return outcomes, DenseScore(site, float(np.mean(found)), error, len(masked))
 
 
-def calibrate_masks(
-    network: SegmentingNetwork, cache: TileCache, samples: Sequence[Sample], progress: Progress
-) -> float:
+def calibrate_masks(network: DenseNetwork, cache: DenseCache, samples: Sequence[Sample], progress: Progress) -> float:
     """Fit the foreground's bias, then the temperature, on samples it was not trained on; return the temperature.
 
     The bias is the one of the largest mean Dice, every site alike, and of equally good ones the nearest to 0; without
@@ -140,15 +130,15 @@ def calibrate_masks(
 
 
 def _judged(
-    network: SegmentingNetwork, cache: TileCache, samples: Sequence[Sample], progress: Progress
-) -> Iterator[tuple[Sample, UInt8[np.ndarray, "height width"], Float[Tensor, "klass height width"]]]:
+    network: DenseNetwork, cache: DenseCache, samples: Sequence[Sample], progress: Progress
+) -> Iterator[tuple[Sample, UInt8[np.ndarray, "*position"], Float[Tensor, "klass *position"]]]:
     for sample in samples:
         mask = cache.whole_mask(sample)
         yield sample, mask, at_own_size(image_scores(network, cache, sample.digest), *mask.shape)
         progress(1)
 
 
-def _spread(mask: UInt8[np.ndarray, "height width"]) -> np.ndarray:
+def _spread(mask: UInt8[np.ndarray, "*position"]) -> np.ndarray:
     """Places of pixels inside the field of view, evenly spread, at most `PIXELS_PER_IMAGE`."""
     inside = np.flatnonzero(mask.ravel() != IGNORED)
     return inside[:: max(1, -(-len(inside) // PIXELS_PER_IMAGE))]

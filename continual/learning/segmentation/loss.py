@@ -12,8 +12,8 @@ from continual.domain.samples import IGNORED
 SMOOTHNESS = 1.0
 """Pixels added to both sides of the Dice quotient, so that a tile without a class asks for none of it."""
 
-Scores = Float[Tensor, "image klass height width"]
-Masks = Int[Tensor, "image height width"]
+Scores = Float[Tensor, "image klass *position"]
+Masks = Int[Tensor, "image *position"]
 
 
 class _Sums(NamedTuple):
@@ -73,7 +73,7 @@ class DiceCrossEntropy(nn.Module):
 
 def _sums(scores: Scores, mask: Masks) -> _Sums:
     inside = mask != IGNORED
-    wanted = one_hot(torch.where(inside, mask, 0), scores.shape[1]).permute(0, 3, 1, 2) * inside[:, None]
+    wanted = one_hot(torch.where(inside, mask, 0), scores.shape[1]).movedim(-1, 1) * inside[:, None]
     found = scores.softmax(dim=1) * inside[:, None]
-    agreed, total = (part.sum(dim=(0, 2, 3))[1:] for part in (found * wanted, found + wanted))
+    agreed, total = (part.sum(dim=(0, *range(2, part.ndim)))[1:] for part in (found * wanted, found + wanted))
     return _Sums(agreed, total, inside.sum(), len(mask))

@@ -1,44 +1,30 @@
 """Cached tiles: tokens at the split per image and variant, the image's own pixels, its mask, its frozen features.
 
 Per image about 1.0 MB at 504 pixels for pixels and mask and 1.0 MB for every variant's tokens (16 bit); nothing else is
-kept, and a file is written whole or not at all. The cache is bounded, and what was deleted for want of room is computed
-again when it is read. Knows numpy files and the frozen network; knows nothing of databases:
-pixels and masks come from functions it is given.
+kept. Knows the frozen network and tiles; what is a file and when it goes is the business of `dense_cache`.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float16, Int, UInt8
+from jaxtyping import Float, Float16, UInt8
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from continual.domain.errors import StreamError
-from continual.domain.samples import IGNORED, Sample
-from continual.learning.activations import (
-    ActivationCache,
-    ActivationKey,
-    CachePlace,
-    PixelSource,
-    Progress,
-    as_file,
-)
-from continual.learning.cache_bound import CacheBound
-from continual.learning.cached_files import FEATURES, file_of, kinds_of, view_kind
+from continual.domain.errors import LearningError
+from continual.domain.samples import Sample
+from continual.learning.activations import ActivationCache, ActivationKey, CachePlace, Picture
+from continual.learning.cached_files import FEATURES, kinds_of, view_kind
 from continual.learning.network import embed_prefix, finish_features
+from continual.learning.segmentation.dense_cache import PICTURE, DenseCache, DensePlace, MaskSource
 from continual.learning.segmentation.tiles import TileGrid, resize_mask, resize_pixels
 from continual.learning.views import standardise, turned_as, view_of
-from continual.learning.whole_files import write_whole
-
-PICTURE = "pixels"
-"""What the file of an image's own pixels is called."""
-MaskSource = Callable[[Sample], UInt8[np.ndarray, "height width"]]
-"""A sample's mask as it was sent: class numbers, 0 the background, 255 outside the field of view."""
+from continual.learning.volumes.grid import Volume
 
 
-class TileCache:
+class TileCache(DenseCache):
     """Tiles of images by digest; `fill` computes what is missing. A corrected mask is a file of its own."""
 
     def __init__(
@@ -50,44 +36,20 @@ class TileCache:
         device: torch.device,
         mask_of: MaskSource,
     ) -> None:
-        self.key = key
-        self.grid = TileGrid(key.image_size, tile)
         held = place if isinstance(place, CachePlace) else CachePlace(place)
-        self._folder = held.cache / f"{key.folder()}-t{tile}"
-        self._bound = CacheBound(held.cache, held.limit_bytes)
-        self._asked: dict[str, tuple[Sample, PixelSource]] = {}
+        super().__init__(DensePlace(held, f"t{tile}"), key, mask_of)
+        self.grid = TileGrid(key.image_size, tile)
         self._network = network.to(device)
         self._device = device
-        self._mask_of = mask_of
 
-    def missing(self, samples: Iterable[Sample], views: int) -> list[Sample]:
-        """The samples that lack frozen features, pixels, their mask or one of the variants 0 to `views` - 1.
+    @property
+    def tile(self) -> int:
+        """Side of a tile in pixels."""
+        return self.grid.tile
 
-        Each image and mask once; 0 views are frozen features and the mask alone.
-        """
-        absent = {
-            (sample.digest, sample.mask): sample
-            for sample in samples
-            if self._lacking(sample.digest, views) or (sample.mask is not None and not self._mask_path(sample).exists())
-        }
-        return list(absent.values())
-
-    def fill(self, samples: Sequence[Sample], views: int, pixels_of: PixelSource, progress: Progress) -> None:
-        """Compute what `missing` names; `progress` is told how many images ended.
-
-        What has to go for want of room is computed again, one by one, when it is read.
-        """
-        self._asked |= {sample.digest: (sample, pixels_of) for sample in samples}
-        for sample in self.missing(samples, views):
-            if sample.mask is not None and not self._mask_path(sample).exists():
-                self._make_mask(sample)
-            lacking = self._lacking(sample.digest, views)
-            if lacking:
-                self._compute(sample.digest, pixels_of(sample), lacking)
-            progress(1)
-        kinds = (*kinds_of(views), PICTURE)
-        self._bound.used(self._path(sample.digest, kind) for sample in samples for kind in kinds)
-        self._bound.used(self._mask_path(sample) for sample in samples if sample.mask is not None)
+    def view(self, digest: str, tile: int, variant: int) -> int:  # noqa: ARG002 (all images have as many tiles)
+        """Number of the view that shows a tile in a variant."""
+        return tile + self.grid.tiles * variant
 
     def tokens(self, digest: str, view: int) -> Float16[np.ndarray, "token width"]:
         """Tokens at the split of one view of one tile; FileNotFoundError when `fill` has not been asked for it."""
@@ -104,58 +66,30 @@ class TileCache:
         tile = self.grid.cut(self._stored_mask(sample), self.grid.tile_of(view))
         return np.array(turned_as(tile, self.grid.variant_of(view)))
 
-    def whole_mask(self, sample: Sample) -> UInt8[np.ndarray, "height width"]:
-        """The sample's mask as it was sent, at the image's own size: what predictions are held against."""
-        return self._mask_of(sample)
-
     def inputs(self, digest: str, view: int) -> tuple[Float[Tensor, "token width"], Float[Tensor, "3 side side"]]:
         """What a network is given of one view of one tile."""
         tokens = torch.from_numpy(self.tokens(digest, view)).float()
         return tokens, standardise(self.pixels(digest, view), self.grid.tile)
 
-    def features(self, digests: Sequence[str]) -> Float[np.ndarray, "image feature"]:
-        """Frozen features of whole images, each seen at the side of one tile, one row per digest in the order given."""
-        return np.stack([np.array(self._read(digest, FEATURES)) for digest in digests])
+    def whole(self, digest: str) -> tuple[Tensor, ...]:
+        """What a network is given of all plain tiles in order."""
+        tiles = [self.inputs(digest, tile) for tile in range(self.grid.tiles)]
+        return tuple(torch.stack(part) for part in zip(*tiles, strict=True))
 
-    def contents(self, sample: Sample) -> Int[np.ndarray, "tile 256"]:
-        """How many pixels of each class number every tile of the sample's mask holds."""
-        mask = self._stored_mask(sample)
-        tiles = [self.grid.cut(mask, tile) for tile in range(self.grid.tiles)]
-        return np.stack([np.bincount(tile.ravel(), minlength=IGNORED + 1) for tile in tiles])
+    def _cuts(self, mask: UInt8[np.ndarray, "size size"]) -> Iterable[UInt8[np.ndarray, "side side"]]:
+        return [self.grid.cut(mask, tile) for tile in range(self.grid.tiles)]
 
-    def _stored_mask(self, sample: Sample) -> UInt8[np.ndarray, "size size"]:
-        if sample.mask is None:
-            raise StreamError("1 sample of the experience has no mask; send its mask, or leave it out")
-        try:
-            stored: UInt8[np.ndarray, "size size"] = np.load(self._mask_path(sample), mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError:
-            return self._make_mask(sample)
-        return stored
+    def _kinds(self, views: int) -> tuple[str, ...]:
+        return (*kinds_of(views), *([PICTURE] if views else []))
 
-    def _make_mask(self, sample: Sample) -> UInt8[np.ndarray, "size size"]:
-        mask = resize_mask(self._mask_of(sample), self.grid.image_size)
-        self._write(self._mask_path(sample), mask)
-        return mask
+    def _fitted_mask(self, sample: Sample) -> UInt8[np.ndarray, "size size"]:
+        return resize_mask(self._mask_of(sample), self.grid.image_size)
 
-    def _lacking(self, digest: str, views: int) -> list[str]:
-        wanted = (*kinds_of(views), *([PICTURE] if views else []))
-        return [kind for kind in wanted if not self._path(digest, kind).exists()]
-
-    def _read(self, digest: str, kind: str) -> np.ndarray:
-        try:
-            stored: np.ndarray = np.load(self._path(digest, kind), mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError:
-            if digest not in self._asked:
-                raise
-            sample, pixels_of = self._asked[digest]
-            return self._compute(digest, pixels_of(sample), [kind])[kind]
-        return stored
-
-    def _compute(
-        self, digest: str, pixels: UInt8[np.ndarray, "height width 3"], kinds: Collection[str]
-    ) -> dict[str, np.ndarray]:
-        """Whatever of features, pixels and variants is asked for; written where there is room."""
-        side, small, made = self.grid.tile, resize_pixels(pixels, self.grid.image_size), {}
+    def _made(self, picture: Picture, kinds: Collection[str]) -> dict[str, np.ndarray]:
+        """Whatever of features, pixels and variants is asked for."""
+        if isinstance(picture, Volume):
+            raise LearningError("1 volume was given to an adapter of images; release an adapter of volumes for it")
+        side, small, made = self.grid.tile, resize_pixels(picture, self.grid.image_size), {}
         tiles = [self.grid.cut(small, tile) for tile in range(self.grid.tiles)]
         for kind in kinds:
             if kind == PICTURE:
@@ -166,23 +100,11 @@ class TileCache:
             else:
                 turned = [standardise(view_of(tile, int(kind[1:])), side) for tile in tiles]
                 made[kind] = self._embedded(torch.stack(turned)).half().cpu().numpy()
-            self._write(self._path(digest, kind), made[kind])
         return made
 
     def _embedded(self, images: Float[Tensor, "tile 3 side side"]) -> Tensor:
         return embed_prefix(self._network, images.to(self._device), self.key.blocks)
 
-    def _write(self, path: Path, values: np.ndarray) -> None:
-        data = as_file(values)
-        if self._bound.admits(data.nbytes):
-            write_whole(path, data)
 
-    def _path(self, digest: str, kind: str) -> Path:
-        return self._folder / file_of(digest, kind)
-
-    def _mask_path(self, sample: Sample) -> Path:
-        return self._folder / file_of(sample.digest, f"mask-{str(sample.mask)[:16]}")
-
-
-Cache = ActivationCache | TileCache
+Cache = ActivationCache | DenseCache
 """Where activations are kept, which also tells the task: whole images are classified, tiles segmented."""

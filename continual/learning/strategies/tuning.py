@@ -4,7 +4,6 @@ Knows depths and rates; knows nothing of data, of losses or of what the weights 
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,19 +38,6 @@ def from_the_start(_depth: int, _deepest: int) -> float:
 
 WHOLE = Tuning(full_pace, from_the_start)
 """Every trainable weight learns from the first step, at its own rate."""
-
-
-def depth_of(name: str, blocks: int) -> int:
-    """Depth of a trainable parameter in a backbone of `blocks` blocks, from its name; the head's is 0.
-
-    Of a backbone's own weights the last norm counts with the last block, and the embedding lies below all blocks.
-    """
-    block = re.search(r"\bblocks\.(\d+)\.", name)
-    if block:
-        return blocks - int(block.group(1))
-    if not name.startswith("backbone."):
-        return 0
-    return 1 if name.startswith("backbone.norm.") else blocks + 1
 
 
 class Unfreezing(SupervisedPlugin):  # type: ignore[misc]  # Avalanche ships no types
