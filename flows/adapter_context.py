@@ -21,19 +21,20 @@ from continual.learning import (
     ClosedFormNetwork,
     LoraShape,
     Readout,
-    SegmentingNetwork,
     TileCache,
     TileGrid,
     TrainingOptions,
     TunedNetwork,
     VersionNetwork,
     bound_threads,
+    build_backbone,
     build_network,
     check_image_size,
     check_tile,
     choose_device,
     choose_tile,
     first_tuned_block,
+    mask_network,
     peft_configuration,
     policy_named,
     read_adapter,
@@ -117,7 +118,8 @@ def check_release(wanted: Release, device: str) -> None:
     choose_device(device)
     options = options_from_record(wanted.options)
     policy_named(options.plan.replay_policy)
-    network = build_network(resolve_backbone(wanted.backbone, wanted.backbone_name))
+    build = build_backbone if options.task is Task.SEGMENTATION else build_network
+    network = build(resolve_backbone(wanted.backbone, wanted.backbone_name))
     peft_configuration(network, options.lora)
     check_image_size(network, options.image_size)
     if options.task is Task.SEGMENTATION:
@@ -161,7 +163,7 @@ class AdapterContext:
         self.weights = weights
         self.options = options
         self.device = choose_device(workplace.settings.device)
-        network = build_network(weights)
+        network = (build_backbone if options.task is Task.SEGMENTATION else build_network)(weights)
         check_image_size(network, options.image_size)
         key = ActivationKey(weights.digest, first_tuned_block(network, options.lora), options.image_size)
         settings = workplace.settings
@@ -197,10 +199,11 @@ class AdapterContext:
 
     def fresh_network(self, classes: Sequence[str]) -> TunedNetwork:
         """An untrained adapter on this backbone, for the classes given."""
-        network, lora, seed = build_network(self.weights), self.options.lora, self.options.training.seed
+        lora, seed = self.options.lora, self.options.training.seed
         if isinstance(self.cache, TileCache):
-            return SegmentingNetwork(network, lora, classes, self.cache.grid, seed).to(self.device)
-        return AdaptedNetwork(network, lora, classes, seed).to(self.device)
+            network = mask_network(build_backbone(self.weights), lora, classes, self.cache.grid, seed)
+            return network.to(self.device)
+        return AdaptedNetwork(build_network(self.weights), lora, classes, seed).to(self.device)
 
     def fill(self, samples: Sequence[Sample], views: int, description: str) -> None:
         """Make sure the cache holds frozen features and `views` views of every sample (0: the features alone).

@@ -22,7 +22,9 @@ from continual.learning import (
     WHOLE_BACKBONE,
     BackboneWeights,
     LoraShape,
+    build_backbone,
     build_network,
+    first_tuned_block,
     peft_configuration,
     peft_method,
     resolve_backbone,
@@ -174,10 +176,12 @@ def summary(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _check_variants(weights: BackboneWeights, plan: BenchmarkPlan) -> None:
     """Now, since a sweep would otherwise end at the first method that this backbone cannot carry, hours later."""
-    network = build_network(weights)
+    network = (build_backbone if plan.options.task is Task.SEGMENTATION else build_network)(weights)
     for variant in plan.variants():
+        shape = variant.shape(plan.options)
+        first_tuned_block(network, shape)
         if variant.method != WHOLE_BACKBONE:
-            peft_configuration(network, variant.shape(plan.options))
+            peft_configuration(network, shape)
 
 
 def _groups(plan: BenchmarkPlan, done: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Group, list[Cell]]]:

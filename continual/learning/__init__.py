@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from continual.learning.activations import ActivationCache, ActivationKey, CachePlace
     from continual.learning.adapter_files import network_record, read_adapter, read_importance, write_adapter
-    from continual.learning.backbones import BackboneWeights, build_network, resolve_backbone, weights_from_bytes
+    from continual.learning.backbones import (
+        LITEMEDSAM,
+        BackboneWeights,
+        build_network,
+        resolve_backbone,
+        weights_from_bytes,
+    )
     from continual.learning.cached_files import (
         activation_bytes,
         cached_digests,
@@ -34,6 +40,7 @@ if TYPE_CHECKING:
     from continual.learning.evaluation import SiteScore, probabilities, site_outcomes
     from continual.learning.interpolation import WeightLine
     from continual.learning.learner import UpdateRequest, importance_of, learn
+    from continual.learning.litemedsam import build_backbone
     from continual.learning.loop import TrainingOptions, training_options
     from continual.learning.memory import POLICIES, Candidates, Capacity, policy_named, select_memory
     from continual.learning.network import (
@@ -48,6 +55,8 @@ if TYPE_CHECKING:
     from continual.learning.peft_methods import PEFT_METHODS, peft_method, usual_alpha
     from continual.learning.predictor import Predictor, load_predictor
     from continual.learning.pretraining import pretrain_backbone
+    from continual.learning.segmentation.box_network import BoxNetwork, mask_network
+    from continual.learning.segmentation.box_predictor import ANY_CLASS, BoxPredictor
     from continual.learning.segmentation.judging import DenseScore
     from continual.learning.segmentation.mask_predictor import MaskAnswer, MaskPredictor
     from continual.learning.segmentation.segmenting_network import SegmentingNetwork
@@ -63,10 +72,13 @@ for _message in ("no QP solver found", "JAXopt is no longer maintained"):
     warnings.filterwarnings("ignore", message=_message)
 
 _HOMES = {
+    "ANY_CLASS": "segmentation.box_predictor",
     "ActivationCache": "activations",
     "ActivationKey": "activations",
     "AdaptedNetwork": "network",
     "BackboneWeights": "backbones",
+    "BoxNetwork": "segmentation.box_network",
+    "BoxPredictor": "segmentation.box_predictor",
     "CLOSED_FORMS": "closed_form",
     "CachePlace": "activations",
     "Candidates": "memory",
@@ -76,6 +88,7 @@ _HOMES = {
     "ClosedFormNetwork": "closed_form_network",
     "DenseScore": "segmentation.judging",
     "Importance": "strategies",
+    "LITEMEDSAM": "backbones",
     "LoraShape": "network",
     "MaskAnswer": "segmentation.mask_predictor",
     "MaskPredictor": "segmentation.mask_predictor",
@@ -97,6 +110,7 @@ _HOMES = {
     "WeightLine": "interpolation",
     "activation_bytes": "cached_files",
     "bound_threads": "devices",
+    "build_backbone": "litemedsam",
     "build_network": "backbones",
     "cached_digests": "cached_files",
     "calibrate": "calibration",
@@ -116,6 +130,7 @@ _HOMES = {
     "importance_of": "learner",
     "learn": "learner",
     "load_predictor": "predictor",
+    "mask_network": "segmentation.box_network",
     "network_record": "adapter_files",
     "peft_configuration": "network",
     "peft_method": "peft_methods",
@@ -145,7 +160,9 @@ _HOMES = {
 }
 
 __all__ = [
+    "ANY_CLASS",
     "CLOSED_FORMS",
+    "LITEMEDSAM",
     "PEFT_METHODS",
     "POLICIES",
     "REFERENCES",
@@ -155,6 +172,8 @@ __all__ = [
     "ActivationKey",
     "AdaptedNetwork",
     "BackboneWeights",
+    "BoxNetwork",
+    "BoxPredictor",
     "CachePlace",
     "Candidates",
     "Capacity",
@@ -179,6 +198,7 @@ __all__ = [
     "WeightLine",
     "activation_bytes",
     "bound_threads",
+    "build_backbone",
     "build_network",
     "cached_digests",
     "calibrate",
@@ -198,6 +218,7 @@ __all__ = [
     "importance_of",
     "learn",
     "load_predictor",
+    "mask_network",
     "network_record",
     "peft_configuration",
     "peft_method",

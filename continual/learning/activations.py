@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Float16, UInt8
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from continual.domain.samples import Sample
 from continual.learning.cache_bound import CacheBound
 from continual.learning.cached_files import FEATURES, UNFINISHED, file_of, kinds_of, view_kind
 from continual.learning.kept_files import keep_bytes, keep_files
+from continual.learning.litemedsam import Backbone
 from continual.learning.network import PIXELS, embed_prefix, finish_features
 from continual.learning.views import standardise, view_of
 
@@ -84,9 +84,7 @@ def write_whole(path: Path, data: memoryview) -> None:
 class ActivationCache:
     """Tokens (16-bit) and frozen features (32-bit) of images by digest; `fill` computes what is missing."""
 
-    def __init__(
-        self, place: CachePlace | Path, key: ActivationKey, network: VisionTransformer, device: torch.device
-    ) -> None:
+    def __init__(self, place: CachePlace | Path, key: ActivationKey, network: Backbone, device: torch.device) -> None:
         self._place = place if isinstance(place, CachePlace) else CachePlace(place)
         self.key = key
         self._network = network.to(device)

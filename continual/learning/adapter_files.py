@@ -19,11 +19,13 @@ from torch import Tensor
 from continual.domain.adapters import Task
 from continual.domain.errors import AdapterMismatchError, LearningError
 from continual.learning.backbones import BackboneWeights, build_network
+from continual.learning.litemedsam import build_backbone
 from continual.learning.model_card import model_card
 from continual.learning.network import WHOLE_BACKBONE, AdaptedNetwork, LoraShape, TunedNetwork
 from continual.learning.peft_methods import PEFT_METHODS, described
+from continual.learning.segmentation.box_network import BoxNetwork, mask_network
 from continual.learning.segmentation.judging import BIASES
-from continual.learning.segmentation.segmenting_network import SegmentingNetwork
+from continual.learning.segmentation.mask_network import MaskNetwork
 from continual.learning.segmentation.tiles import TileGrid
 from continual.learning.temperature import COLDEST, HOTTEST
 from continual.learning.views import standardise
@@ -35,6 +37,10 @@ IMPORTANCE = "importance.safetensors"
 GOLDEN_OUTPUTS = "golden.safetensors"
 RECORD = "record.json"
 CARD = "README.md"
+
+BOX_PROMPT = "box"
+"""A record's `prompt` where a network is asked with boxes; others are asked with nothing."""
+JUDGED_WITH = "each mask's own box (oracle prompt)"
 
 GOLDEN_IMAGES = 4
 GOLDEN_SIDE_PX = 64
@@ -72,7 +78,7 @@ def network_record(network: TunedNetwork, weights: BackboneWeights, image_size: 
             "a network whose whole backbone was tuned cannot become a version: versions are adapters on frozen "
             f"weights, here {weights.digest[:12]}; learn with a PEFT method instead"
         )
-    dense = isinstance(network, SegmentingNetwork)
+    dense = isinstance(network, MaskNetwork)
     return {
         "task": (Task.SEGMENTATION if dense else Task.CLASSIFICATION).value,
         "backbone": weights.name,
@@ -88,6 +94,7 @@ def network_record(network: TunedNetwork, weights: BackboneWeights, image_size: 
         "trainable_parameters": sum(weight.numel() for weight in network.trainable().values()),
         "trainable_share": network.trainable_share(),
         **({"tile": network.grid.tile, "foreground_bias": network.foreground_bias} if dense else {}),
+        **({"prompt": BOX_PROMPT, "judged_with": JUDGED_WITH} if isinstance(network, BoxNetwork) else {}),
     }
 
 
@@ -113,11 +120,11 @@ def read_adapter(weights: BackboneWeights, files: Mapping[str, bytes], device: t
 
 def _untrained(weights: BackboneWeights, shape: Mapping[str, Any]) -> TunedNetwork:
     """The network that a record describes, before the version's weights are put into it."""
-    vision = build_network(weights)
     lora = LoraShape(shape["lora_rank"], shape["lora_alpha"], shape["lora_blocks"], _method(shape))
     if shape.get("task") != Task.SEGMENTATION:
-        return AdaptedNetwork(vision, lora, shape["classes"])
-    network = SegmentingNetwork(vision, lora, shape["classes"], TileGrid(shape["image_size"], shape["tile"]))
+        return AdaptedNetwork(build_network(weights), lora, shape["classes"])
+    grid = TileGrid(shape["image_size"], shape["tile"])
+    network = mask_network(build_backbone(weights), lora, shape["classes"], grid)
     network.foreground_bias = _bias(shape)
     return network
 
@@ -131,12 +138,14 @@ def read_importance(files: Mapping[str, bytes], device: torch.device) -> dict[st
 def golden_scores(network: TunedNetwork, image_size: int) -> Float[Tensor, "image klass *position"]:
     """Class scores on fixed synthetic images, through the whole path from pixels to head.
 
-    Of dense scores every eighth pixel of every eighth row, on images of one tile: a few kilobytes prove as much.
+    Of dense scores every eighth pixel of every eighth row, on images of one tile: a few kilobytes prove as much. A box
+    network, which takes seconds for an image, is asked about one.
     """
     network.eval()
     device = next(network.parameters()).device
-    side = network.grid.tile if isinstance(network, SegmentingNetwork) else image_size
-    scores: Tensor = network.from_images(golden_images(side).to(device))
+    side = network.grid.tile if isinstance(network, MaskNetwork) else image_size
+    images = golden_images(side)[: 1 if isinstance(network, BoxNetwork) else GOLDEN_IMAGES]
+    scores: Tensor = network.from_images(images.to(device))
     return scores[..., ::GOLDEN_STRIDE, ::GOLDEN_STRIDE] if scores.ndim > 2 else scores
 
 

@@ -27,6 +27,8 @@ from continual.domain.errors import BackboneError
 NETWORK_PROBE_SECONDS = 1.5
 HUB_HOST = "huggingface.co"
 METADATA_KEY = "continual_backbone"
+LITEMEDSAM = "litemedsam"
+"""Name of the backbone that comes with an optional package, and answers boxes with masks."""
 # (embedding width, depth, patch side, has layer scale) of the architectures that are told by their shapes alone.
 KNOWN_SHAPES: Mapping[tuple[int, int, int, bool], str] = {
     (384, 12, 14, True): "vit_small_patch14_dinov2",
@@ -52,7 +54,7 @@ class BackboneWeights:
 
 
 def resolve_backbone(reference: str, name: str | None = None) -> BackboneWeights:
-    """Weights for `reference`: a path to a safetensors file, else a timm name in the local hub cache, else the hub.
+    """Weights for `reference`: a path to a safetensors file, `litemedsam`, or a timm name in the hub cache or the hub.
 
     `name` is the timm architecture of a file whose metadata and shapes do not tell. Raises BackboneError, within two
     seconds where there is no network, naming what was tried.
@@ -60,6 +62,10 @@ def resolve_backbone(reference: str, name: str | None = None) -> BackboneWeights
     path = Path(reference).expanduser()
     if path.is_file():
         return weights_from_bytes(path.read_bytes(), name)
+    if reference == LITEMEDSAM:
+        from continual.learning.litemedsam import litemedsam_weights
+
+        return litemedsam_weights()
     if path.suffix == ".safetensors" or len(path.parts) > 2:
         raise BackboneError(f"backbone file {path.name!r} does not exist at the path given; correct --backbone")
     return weights_from_bytes(_from_hub(reference).read_bytes(), name or reference)
@@ -86,8 +92,10 @@ def weights_from_bytes(data: bytes, name: str | None = None) -> BackboneWeights:
 def build_network(weights: BackboneWeights) -> VisionTransformer:
     """The frozen network in eval mode, float32, on the CPU, every weight loaded strictly.
 
-    Raises BackboneError when the weights do not fit the architecture.
+    Raises BackboneError when the weights do not fit the architecture, or it has no class token to classify by.
     """
+    if weights.name == LITEMEDSAM:
+        raise BackboneError(f"{LITEMEDSAM} answers with masks and does not classify; pass --task segmentation")
     network = _empty_network(weights)
     try:
         state = {key: value.float() for key, value in load(weights.data).items()}

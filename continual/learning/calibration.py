@@ -12,7 +12,7 @@ from continual.learning.closed_form_network import ClosedFormNetwork
 from continual.learning.evaluation import class_scores
 from continual.learning.network import TunedNetwork
 from continual.learning.segmentation.judging import calibrate_masks
-from continual.learning.segmentation.segmenting_network import SegmentingNetwork
+from continual.learning.segmentation.mask_network import MaskNetwork
 from continual.learning.segmentation.tile_cache import Cache, TileCache
 from continual.learning.temperature import fit_temperature
 
@@ -28,7 +28,7 @@ def calibrate(
     Cells are (site, class). Samples without a label, or with one that the network does not know, are left out. A
     segmenting network gets its foreground's bias first, from samples with a mask.
     """
-    if isinstance(network, SegmentingNetwork) and isinstance(cache, TileCache):
+    if isinstance(network, MaskNetwork) and isinstance(cache, TileCache):
         return calibrate_masks(network, cache, samples, progress)
     known = [sample for sample in samples if sample.label in network.classes]
     scores = class_scores(network, cache, [sample.digest for sample in known], progress)

@@ -14,7 +14,7 @@ from continual.learning.closed_form_network import ClosedFormNetwork
 from continual.learning.devices import mixed_precision
 from continual.learning.network import TunedNetwork
 from continual.learning.segmentation.judging import DenseScore, dense_outcomes, mean_probabilities
-from continual.learning.segmentation.segmenting_network import SegmentingNetwork
+from continual.learning.segmentation.mask_network import MaskNetwork
 from continual.learning.segmentation.tile_cache import Cache, TileCache
 
 EVALUATION_BATCH = 32
@@ -72,7 +72,7 @@ def probabilities(
 
     A segmenting network's are means over an image's pixels, the background's first.
     """
-    if isinstance(network, SegmentingNetwork) and isinstance(cache, TileCache):
+    if isinstance(network, MaskNetwork) and isinstance(cache, TileCache):
         return mean_probabilities(network, cache, digests, progress)
     scores = torch.from_numpy(class_scores(network, cache, digests, progress))
     calibrated: Float[np.ndarray, "image klass"] = network.calibrated(scores).numpy()
@@ -90,7 +90,7 @@ def site_outcomes(
 
     Samples without a label, for masks without a mask, are left out. Raises ValueError when none is left.
     """
-    if isinstance(network, SegmentingNetwork) and isinstance(cache, TileCache):
+    if isinstance(network, MaskNetwork) and isinstance(cache, TileCache):
         return dense_outcomes(network, cache, site, samples, progress)
     labelled = [sample for sample in samples if sample.label is not None]
     scores = probabilities(network, cache, [sample.digest for sample in labelled], progress)

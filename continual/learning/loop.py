@@ -115,6 +115,8 @@ class AdapterTemplate(SupervisedTemplate):  # type: ignore[misc]  # Avalanche sh
         return [self.mb_x if self.model.split == PIXELS else self._thinned(self.mb_x), *self.mbatch[1:]]
 
     def _thinned(self, tokens: Tensor) -> Tensor:
+        if self.patch_share == 1.0:
+            return tokens
         return drop_patches(tokens, self.model.vision.num_prefix_tokens, self.patch_share)
 
     def _learn_batch(self, seen: list[Tensor], **kwargs: Any) -> None:
@@ -259,9 +261,9 @@ def training_loop(network: TunedNetwork, order: LoopOrder, plugins: Sequence[Sup
 
     Weights that the tuning mode opens late or never are left with `requires_grad` off: the caller turns it on again.
     """
-    options, blocks = order.options, len(network.vision.blocks)
+    options, blocks = order.options, len(network.block_names)
     weights = network.trainable()
-    depths = {name: depth_of(name, blocks) for name in weights}
+    depths = {name: depth_of(network.counted_name(name), blocks) for name in weights}
     deepest = max(depths.values())
     openings = {name: order.tuning.opening(depth, deepest) for name, depth in depths.items()}
     learning = {name: weight for name, weight in weights.items() if openings[name] < 1}

@@ -11,6 +11,10 @@ def model_card(record: Mapping[str, Any]) -> str:
     metric = "dice" if dense else "balanced_accuracy"
     reads = "a decoder on patch tokens and pixels" if dense else "head on class token and mean patch token"
     tiles = f", in tiles of {network['tile']} pixels" if dense else ""
+    if network.get("prompt"):
+        reads = "asked with a box per class, the mask decoder's last step as head"
+        tiles = ", the longest side scaled, the rest padded"
+    asked = f"- Scores and gate: asked with {network['judged_with']}\n" if network.get("prompt") else ""
     gate = record.get("gate", {})
     tuned_by = network.get("tuned_by") or f"LoRA rank {network['lora_rank']}"
     return f"""---
@@ -29,7 +33,7 @@ tags: [medical-imaging, continual-learning, {network.get("peft_method", "lora")}
 - Strategy: {record.get("strategy", "")}; parent version: {record.get("parent") or "none"}
 - Trainable: {network["trainable_parameters"]} parameters, {100 * network["trainable_share"]:.2f} % of the backbone
 - Temperature of its probabilities: {network.get("temperature", 1.0):.3f}
-- Gate: {"accepted" if gate.get("accepted") else "not accepted"}
+{asked}- Gate: {"accepted" if gate.get("accepted") else "not accepted"}
 
 {score_table(record, metric)}
 

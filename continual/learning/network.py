@@ -16,7 +16,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from continual.domain.errors import LearningError
-from continual.learning.backbones import frozen_features
+from continual.learning.backbones import LITEMEDSAM, frozen_features
+from continual.learning.litemedsam import Backbone, LiteMedSam
 from continual.learning.peft_methods import PROJECTIONS, Place, peft_method
 
 WHOLE_BACKBONE = "full"
@@ -38,28 +39,52 @@ class LoraShape:
     method: str = "lora"
 
 
-def first_tuned_block(network: VisionTransformer, shape: LoraShape) -> int:
+def block_names(network: Backbone) -> tuple[str, ...]:
+    """Paths of the backbone's blocks inside what PEFT wraps, in the order they are passed."""
+    if isinstance(network, LiteMedSam):
+        return network.block_names
+    return tuple(f"blocks.{number}" for number in range(len(network.blocks)))
+
+
+def wrapped_part(network: Backbone) -> nn.Module:
+    """What PEFT wraps: a vision transformer as it is, of LiteMedSAM the image encoder."""
+    return network.image_encoder if isinstance(network, LiteMedSam) else network
+
+
+def first_tuned_block(network: Backbone, shape: LoraShape) -> int:
     """Index of the first block with LoRA, or `PIXELS` where the whole backbone learns.
 
-    Raises LearningError when the backbone has fewer blocks than asked for.
+    Raises LearningError when the backbone has fewer blocks than asked for, or is LiteMedSAM and would learn as a whole.
     """
     if shape.method == WHOLE_BACKBONE:
+        if isinstance(network, LiteMedSam):
+            raise LearningError(f"the whole of {LITEMEDSAM} is never tuned; leave out strategy {WHOLE_BACKBONE!r}")
         return PIXELS
-    depth = len(network.blocks)
+    depth = len(block_names(network))
     if not 1 <= shape.blocks <= depth:
         raise LearningError(f"LoRA in the last {shape.blocks} blocks of a backbone with {depth}; choose 1 to {depth}")
     return depth - shape.blocks
 
 
-def check_image_size(network: VisionTransformer, side: int) -> None:
-    """Raise LearningError when a square of `side` pixels is not cut evenly by the backbone's patches."""
+def check_image_size(network: Backbone, side: int) -> None:
+    """Raise LearningError when a square of `side` pixels is not cut evenly by the backbone's patches.
+
+    LiteMedSAM takes squares of one side alone.
+    """
+    if isinstance(network, LiteMedSam):
+        if side != network.side_px:
+            raise LearningError(
+                f"images of {side} pixels, and {LITEMEDSAM} sees {network.side_px}; choose --image-size "
+                f"{network.side_px}"
+            )
+        return
     patch = max(network.patch_embed.patch_size)
     if side < patch or side % patch:
         nearest = max(patch, round(side / patch) * patch)
         raise LearningError(f"images of {side} pixels do not divide into patches of {patch}; choose {nearest}")
 
 
-def peft_configuration(network: VisionTransformer, shape: LoraShape) -> PeftConfig:
+def peft_configuration(network: Backbone, shape: LoraShape) -> PeftConfig:
     """PEFT's configuration: attention and MLP projections of the last blocks, never `patch_embed.proj`.
 
     Raises LearningError when there is no such method, or it cannot have that rank on this backbone.
@@ -67,9 +92,11 @@ def peft_configuration(network: VisionTransformer, shape: LoraShape) -> PeftConf
     method, first = peft_method(shape.method), first_tuned_block(network, shape)
     if shape.rank < 1:
         raise LearningError(f"the rank is {shape.rank}; choose 1 or more")
-    layers = [block.get_submodule(name) for block in network.blocks[first:] for name in PROJECTIONS]
-    inputs = tuple(sorted({layer.in_features for layer in layers}))
-    return method.make(Place(first, len(network.blocks), inputs, shape.rank, shape.alpha))
+    names, inner = block_names(network), wrapped_part(network)
+    layers = [inner.get_submodule(f"{block}.{name}") for block in names[first:] for name in PROJECTIONS]
+    inputs = tuple(sorted({int(layer.in_features) for layer in layers}))  # type: ignore[arg-type]  # all are linear
+    paths = names[first:] if isinstance(network, LiteMedSam) else ()
+    return method.make(Place(first, len(names), inputs, shape.rank, shape.alpha, paths))
 
 
 def embed_pixels(
@@ -82,9 +109,11 @@ def embed_pixels(
 
 @torch.no_grad()
 def embed_prefix(
-    network: VisionTransformer, images: Float[Tensor, "image 3 side side"], blocks: int
+    network: Backbone, images: Float[Tensor, "image 3 side side"], blocks: int
 ) -> Float[Tensor, "image token width"]:
     """Tokens after the first `blocks` blocks of the frozen network; at `PIXELS` the images as they are."""
+    if isinstance(network, LiteMedSam):
+        return network.prefix(images, blocks)
     if blocks == PIXELS:
         return images
     tokens = embed_pixels(network, images)
@@ -95,9 +124,14 @@ def embed_prefix(
 
 @torch.no_grad()
 def finish_features(
-    network: VisionTransformer, tokens: Float[Tensor, "image token width"], blocks: int
+    network: Backbone, tokens: Float[Tensor, "image token width"], blocks: int
 ) -> Float[Tensor, "image feature"]:
-    """Frozen features of what `embed_prefix` gave after `blocks` blocks: class token beside mean patch token."""
+    """Frozen features of what `embed_prefix` gave after `blocks` blocks: class token beside mean patch token.
+
+    Of LiteMedSAM, which has no class token, mean and spread of the image embedding.
+    """
+    if isinstance(network, LiteMedSam):
+        return network.features(tokens, blocks)
     if blocks == PIXELS:
         tokens, blocks = embed_pixels(network, tokens), 0
     for block in network.blocks[blocks:]:
@@ -122,7 +156,7 @@ class TunedNetwork(nn.Module, ABC):
 
     def __init__(
         self,
-        network: VisionTransformer,
+        network: Backbone,
         shape: LoraShape,
         classes: Sequence[str],
         seed: int,
@@ -133,13 +167,14 @@ class TunedNetwork(nn.Module, ABC):
         self.classes = tuple(classes)
         self.temperature = 1.0
         self.split = first_tuned_block(network, shape)
+        self.block_names = block_names(network)
         # A stream of chance of its own: what ran before must not decide what an adapter starts from.
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             if shape.method == WHOLE_BACKBONE:
                 self.backbone = network.requires_grad_(requires_grad=True)
             else:
-                self.peft = get_peft_model(network, peft_configuration(network, shape))
+                self.peft = get_peft_model(wrapped_part(network), peft_configuration(network, shape))
             self.head = make_head(self.channels(len(self.classes)))
 
     @property
@@ -183,11 +218,19 @@ class TunedNetwork(nn.Module, ABC):
 
     def train(self, mode: bool = True) -> Self:
         """Only the head ever enters train mode: the backbone's dropout and statistics stay as released."""
-        super().train(mode)
+        self.training = mode
         for name, part in self.named_children():
-            if name != "head":
-                part.eval()
+            wanted = mode and name == "head"
+            # Frozen parts are left alone: TinyViT makes a buffer anew whenever its mode is set.
+            if part.training != wanted:
+                part.train(wanted)
         return self
+
+    def counted_name(self, name: str) -> str:
+        """A parameter's name with the blocks of the backbone counted through, `blocks.` and the number."""
+        for number, path in enumerate(self.block_names):
+            name = name.replace(f".{path}.", f".blocks.{number}.")
+        return name
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Parameters that an update may change, by name."""

@@ -11,6 +11,8 @@ from jaxtyping import UInt8
 from continual.domain.adapters import Task
 from continual.learning.adapter_files import RECORD
 from continual.learning.backbones import weights_from_bytes
+from continual.learning.segmentation.box_network import BoxNetwork
+from continual.learning.segmentation.box_predictor import BoxPredictor
 from continual.learning.segmentation.mask_predictor import MaskPredictor
 from continual.learning.segmentation.segmenting_network import SegmentingNetwork
 from continual.learning.version_networks import VersionNetwork, image_scores, read_version
@@ -37,7 +39,7 @@ class Predictor:
 
 def load_predictor(
     backbone: bytes | Path, files: Mapping[str, bytes], device: str = "cpu"
-) -> Predictor | MaskPredictor:
+) -> Predictor | MaskPredictor | BoxPredictor:
     """A predictor from backbone weights (safetensors bytes or a path to them) and a version's files.
 
     It answers with classes or with masks, as the version's record says.
@@ -48,6 +50,8 @@ def load_predictor(
     shape = json.loads(files[RECORD])["network"] if RECORD in files else {}
     weights = weights_from_bytes(data, shape.get("backbone"))
     network = read_version(weights, files, torch.device(device))
+    if isinstance(network, BoxNetwork):
+        return BoxPredictor(network, weights.digest)
     if isinstance(network, SegmentingNetwork):
         return MaskPredictor(network, weights.digest)
     return Predictor(network, weights.digest, shape["image_size"])

@@ -19,7 +19,15 @@ from torch.utils.data import Dataset
 from continual.domain.errors import StreamError
 from continual.domain.samples import Sample
 from continual.learning.activations import ActivationCache
-from continual.learning.segmentation.draws import TileDataset, TileDraw, tile_draws, tile_examples
+from continual.learning.segmentation.draws import (
+    TileDataset,
+    TileDraw,
+    box_draws,
+    box_examples,
+    inputs_of,
+    tile_draws,
+    tile_examples,
+)
 from continual.learning.segmentation.tile_cache import Cache, TileCache
 
 RARE_CLASS_BOOST = 12.0
@@ -61,19 +69,35 @@ class DrawnDataset(Dataset[tuple[Tensor, int, int]]):
         return tokens, draw.target, self._first + index
 
 
+def asked_by(draw: AnyDraw) -> tuple[str, ...]:
+    """All that decides what a network is given of a draw: two draws with the same are one question."""
+    if isinstance(draw, Draw) or not draw.number:
+        return draw.digest, str(draw.view)
+    # A box comes from the mask, and one picture at two sites may have two.
+    return draw.digest, str(draw.view), str(draw.number), str(draw.sample.mask)
+
+
+def question(cache: Cache, draw: AnyDraw) -> tuple[Tensor, ...]:
+    """What a network is given of a draw, without a dimension for the batch."""
+    if isinstance(cache, TileCache) and isinstance(draw, TileDraw):
+        return inputs_of(cache, draw)
+    return cache.inputs(draw.digest, draw.view)
+
+
 def draws_for(
     cache: Cache, samples: Sequence[Sample], classes: Sequence[str], count: int, views: int, seed: int
 ) -> Sequence[AnyDraw]:
     """`count` balanced draws, of whole images or of tiles, as the cache's task asks for."""
     if isinstance(cache, TileCache):
-        return tile_draws(cache, samples, classes, count, views, seed)
+        drawn = box_draws if cache.prompted else tile_draws
+        return drawn(cache, samples, classes, count, views, seed)
     return balanced_draws(samples, classes, count, views, seed)
 
 
 def examples_of(cache: Cache, samples: Sequence[Sample], classes: Sequence[str]) -> Iterator[Example]:
     """Every image as it is, or every tile that anything can be learnt from; images without an answer are left out."""
     if isinstance(cache, TileCache):
-        yield from tile_examples(cache, samples)
+        yield from box_examples(cache, samples) if cache.prompted else tile_examples(cache, samples)
         return
     for sample in samples:
         if sample.label in classes:

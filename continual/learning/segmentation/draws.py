@@ -3,6 +3,7 @@
 Knows the tile cache; knows nothing of networks or of how a draw is used.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from torch.utils.data import Dataset
 
 from continual.domain.errors import StreamError
 from continual.domain.samples import IGNORED, Sample
+from continual.learning.segmentation.boxes import box_inputs, box_target
 from continual.learning.segmentation.tile_cache import TileCache
 
 FOREGROUND_SHARE = 0.5
@@ -24,10 +26,14 @@ MOST_EXAMPLES = 64
 
 @dataclass(frozen=True, slots=True)
 class TileDraw:
-    """One training example: which sample, which cached view of one of its tiles."""
+    """One training example: which sample, which cached view of one of its tiles.
+
+    `number` is the class that a box asks for; 0 where all classes are told at once.
+    """
 
     sample: Sample
     view: int
+    number: int = 0
 
     @property
     def digest(self) -> str:
@@ -36,7 +42,7 @@ class TileDraw:
 
 
 class TileDataset(Dataset[tuple[Tensor, Tensor, int, Tensor]]):
-    """Draws as (tokens, mask, number of the draw, pixels), read from the cache when asked for and never kept.
+    """Draws as (tokens, mask, number of the draw, pixels or prompt), read from the cache when asked for and never kept.
 
     Numbers run on from `first`, so that in one update every draw, new or replayed, has a number of its own.
     """
@@ -53,8 +59,15 @@ class TileDataset(Dataset[tuple[Tensor, Tensor, int, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int, Tensor]:
         draw = self._draws[index]
-        tokens, pixels = self._cache.inputs(draw.digest, draw.view)
-        return tokens, _target(self._cache, draw), self._first + index, pixels
+        tokens, beside = inputs_of(self._cache, draw)
+        return tokens, _target(self._cache, draw), self._first + index, beside
+
+
+def inputs_of(cache: TileCache, draw: TileDraw) -> tuple[Tensor, Tensor]:
+    """What a network is given of a draw: tokens, and the tile's pixels or a box's prompt."""
+    if draw.number:
+        return box_inputs(cache, draw.sample, draw.view, draw.number)
+    return cache.inputs(draw.digest, draw.view)
 
 
 def tile_draws(
@@ -66,9 +79,7 @@ def tile_draws(
     are never drawn. Raises StreamError when no sample has a mask, a mask has nothing inside the field of view, or one
     holds a number above the number of classes.
     """
-    masked = _masked(samples)
-    contents = np.stack([cache.contents(sample) for sample in masked])
-    _check_numbers(contents, classes)
+    masked, contents = _masked(cache, samples, classes)
     weights = np.zeros(contents.shape[:2])
     sites = np.array([sample.site for sample in masked])
     for site in sorted(set(sites)):
@@ -100,15 +111,63 @@ def tile_examples(
         yield cache.inputs(draw.digest, draw.view), _target(cache, draw)
 
 
+def box_draws(
+    cache: TileCache, samples: Sequence[Sample], classes: Sequence[str], count: int, views: int, seed: int
+) -> tuple[TileDraw, ...]:
+    """`count` draws of a class in an image whose mask holds it: sites weigh the same, in a site its classes, in a class
+    its images.
+
+    Raises StreamError when no sample has a mask, no mask holds a class, or one holds a number above that of classes.
+    """
+    masked, contents = _masked(cache, samples, classes)
+    held = contents.sum(axis=1)[:, 1 : len(classes) + 1] > 0
+    places, numbers = (found.tolist() for found in np.nonzero(held))
+    cells = [(masked[place].site, number) for place, number in zip(places, numbers, strict=True)]
+    if not cells:
+        raise StreamError(f"none of {len(masked)} masks holds a class to draw a box around; correct the masks")
+    sizes, sites = Counter(cells), Counter(site for site, _ in set(cells))
+    weights = np.array([1.0 / (len(sites) * sites[cell[0]] * sizes[cell]) for cell in cells])
+    random = np.random.default_rng(seed)
+    chosen = random.choice(len(cells), size=count, p=weights / weights.sum())
+    turned = random.integers(views, size=count)
+    return tuple(
+        TileDraw(masked[places[index]], int(view), numbers[index] + 1)
+        for index, view in zip(chosen, turned, strict=True)
+    )
+
+
+def box_examples(
+    cache: TileCache, samples: Sequence[Sample]
+) -> Iterator[tuple[tuple[Float[Tensor, "token width"], Float[Tensor, "5"]], Int[Tensor, "side side"]]]:
+    """Every class of every image under its mask's own box; at most `MOST_EXAMPLES`, evenly spread."""
+    draws = [
+        TileDraw(sample, 0, int(number))
+        for sample in samples
+        if sample.mask is not None
+        for number in np.flatnonzero(cache.contents(sample).sum(axis=0)[:IGNORED])
+        if number
+    ]
+    step = max(1, -(-len(draws) // MOST_EXAMPLES))
+    for draw in draws[::step]:
+        yield box_inputs(cache, draw.sample, draw.view, draw.number, tight=True), _target(cache, draw)
+
+
 def _target(cache: TileCache, draw: TileDraw) -> Int[Tensor, "side side"]:
+    if draw.number:
+        return box_target(cache, draw.sample, draw.view, draw.number)
     return torch.from_numpy(cache.mask(draw.sample, draw.view)).long()
 
 
-def _masked(samples: Sequence[Sample]) -> list[Sample]:
+def _masked(
+    cache: TileCache, samples: Sequence[Sample], classes: Sequence[str]
+) -> tuple[list[Sample], Int[np.ndarray, "sample tile 256"]]:
+    """The samples with masks, and what each of their tiles holds."""
     masked = [sample for sample in samples if sample.mask is not None]
     if not masked:
         raise StreamError(f"none of {len(samples)} training samples has a mask; send masks, then update again")
-    return masked
+    contents = np.stack([cache.contents(sample) for sample in masked])
+    _check_numbers(contents, classes)
+    return masked, contents
 
 
 def _check_numbers(contents: Int[np.ndarray, "sample tile 256"], classes: Sequence[str]) -> None:

@@ -1,23 +1,26 @@
 """What a segmenting network says on stored samples: masks, Dice per image, calibration over pixels.
 
-An image's tiles are scored one by one and stitched; its mask is told, and held against, at the image's own size.
+An image's tiles are scored one by one and stitched; its mask is told, and held against, at the image's own size. A box
+network is asked with the boxes of the image's own mask (an oracle's prompt), for drift with the whole image.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from continual.domain.adapters import SiteOutcomes
+from continual.domain.boxes import Box
 from continual.domain.metrics import chance_dice, dice, expected_calibration_error
 from continual.domain.samples import IGNORED, Sample
 from continual.learning.activations import Progress
 from continual.learning.devices import mixed_precision
-from continual.learning.segmentation.segmenting_network import SegmentingNetwork
+from continual.learning.segmentation.box_network import BoxNetwork
+from continual.learning.segmentation.boxes import boxes_of, filled_boxes
+from continual.learning.segmentation.mask_network import MaskNetwork
 from continual.learning.segmentation.tile_cache import TileCache
 from continual.learning.temperature import fit_temperature
 
@@ -43,8 +46,13 @@ class DenseScore:
 
 
 @torch.inference_mode()
-def image_scores(network: SegmentingNetwork, cache: TileCache, digest: str) -> Float[Tensor, "klass size size"]:
-    """Class scores (logits, without bias and temperature) of a cached image, stitched from its plain tiles."""
+def image_scores(network: MaskNetwork, cache: TileCache, digest: str) -> Float[Tensor, "klass size size"]:
+    """Class scores (logits, without bias and temperature) of a cached image, stitched from its plain tiles.
+
+    Of a box network under whole-image boxes.
+    """
+    if isinstance(network, BoxNetwork):
+        return box_scores(network, cache, digest)
     network.eval()
     device = next(network.parameters()).device
     tiles = [cache.inputs(digest, tile) for tile in range(cache.grid.tiles)]
@@ -53,17 +61,21 @@ def image_scores(network: SegmentingNetwork, cache: TileCache, digest: str) -> F
     return cache.grid.stitch(scores.float()).cpu()
 
 
-def at_own_size(
-    scores: Float[Tensor, "klass size size"], height: int, width: int
-) -> Float[Tensor, "klass height width"]:
-    """Scores brought to an image's own size (bilinear)."""
-    if scores.shape[1:] == (height, width):
-        return scores
-    return interpolate(scores[None], size=(height, width), mode="bilinear", align_corners=False)[0]
+@torch.inference_mode()
+def box_scores(
+    network: BoxNetwork, cache: TileCache, digest: str, boxes: Mapping[int, Box] | None = None
+) -> Float[Tensor, "klass size size"]:
+    """Class scores of a cached image under boxes of the square by class number; None is the whole image for each."""
+    network.eval()
+    device = next(network.parameters()).device
+    tokens = torch.from_numpy(cache.tokens(digest, 0)).float()[None].to(device)
+    with mixed_precision(device):
+        scores = network.ask(tokens, network.whole_boxes() if boxes is None else boxes)
+    return scores[0].float().cpu()
 
 
 def mask_of_scores(
-    network: SegmentingNetwork, scores: Float[Tensor, "klass height width"]
+    network: MaskNetwork, scores: Float[Tensor, "klass height width"]
 ) -> UInt8[np.ndarray, "height width"]:
     """The mask that scores say: the class of the largest score once the foreground's bias is added."""
     answer: UInt8[np.ndarray, "height width"] = network.answering(scores[None])[0].argmax(dim=0).byte().numpy()
@@ -71,7 +83,7 @@ def mask_of_scores(
 
 
 def mean_probabilities(
-    network: SegmentingNetwork, cache: TileCache, digests: Sequence[str], progress: Progress
+    network: MaskNetwork, cache: TileCache, digests: Sequence[str], progress: Progress
 ) -> Float[np.ndarray, "image klass"]:
     """Mean over each image's pixels of the probabilities of background and classes, summing to 1."""
     rows = [np.empty((0, network.channels(len(network.classes))), dtype=np.float32)]
@@ -83,7 +95,7 @@ def mean_probabilities(
 
 
 def dense_outcomes(
-    network: SegmentingNetwork, cache: TileCache, site: str, samples: Sequence[Sample], progress: Progress
+    network: MaskNetwork, cache: TileCache, site: str, samples: Sequence[Sample], progress: Progress
 ) -> tuple[SiteOutcomes, DenseScore]:
     """The network's Dice per image and score on a site's samples with masks, in the order given.
 
@@ -103,15 +115,13 @@ def dense_outcomes(
         site,
         tuple(sample.subject for sample in masked),
         scores=tuple(found),
-        chance=chance_dice(masks, len(network.classes)),
+        chance=_chance(masks, network),
     )
     error = expected_calibration_error(np.concatenate(sure), np.concatenate(right))
     return outcomes, DenseScore(site, float(np.mean(found)), error, len(masked))
 
 
-def calibrate_masks(
-    network: SegmentingNetwork, cache: TileCache, samples: Sequence[Sample], progress: Progress
-) -> float:
+def calibrate_masks(network: MaskNetwork, cache: TileCache, samples: Sequence[Sample], progress: Progress) -> float:
     """Fit the foreground's bias, then the temperature, on samples it was not trained on; return the temperature.
 
     The bias is the one of the largest mean Dice, every site alike, and of equally good ones the nearest to 0; without
@@ -140,12 +150,27 @@ def calibrate_masks(
 
 
 def _judged(
-    network: SegmentingNetwork, cache: TileCache, samples: Sequence[Sample], progress: Progress
+    network: MaskNetwork, cache: TileCache, samples: Sequence[Sample], progress: Progress
 ) -> Iterator[tuple[Sample, UInt8[np.ndarray, "height width"], Float[Tensor, "klass height width"]]]:
     for sample in samples:
         mask = cache.whole_mask(sample)
-        yield sample, mask, at_own_size(image_scores(network, cache, sample.digest), *mask.shape)
+        if isinstance(network, BoxNetwork):
+            boxes = boxes_of(mask, len(network.classes))
+            framed = {number: cache.framing.box(box, *mask.shape) for number, box in boxes.items()}
+            scores = box_scores(network, cache, sample.digest, framed)
+        else:
+            scores = image_scores(network, cache, sample.digest)
+        yield sample, mask, cache.framing.back(scores, *mask.shape)
         progress(1)
+
+
+def _chance(masks: Sequence[UInt8[np.ndarray, "height width"]], network: MaskNetwork) -> float:
+    """What can be had without looking: the best constant answer, and of a box network the boxes themselves, filled."""
+    classes = len(network.classes)
+    constant = chance_dice(masks, classes)
+    if not isinstance(network, BoxNetwork):
+        return constant
+    return max(constant, float(np.mean([dice(mask, filled_boxes(mask, classes), classes) for mask in masks])))
 
 
 def _spread(mask: UInt8[np.ndarray, "height width"]) -> np.ndarray:

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Float16, Int, UInt8
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from continual.domain.errors import StreamError
@@ -28,9 +27,11 @@ from continual.learning.activations import (
 )
 from continual.learning.cache_bound import CacheBound
 from continual.learning.cached_files import FEATURES, file_of, kinds_of, view_kind
+from continual.learning.litemedsam import Backbone
 from continual.learning.network import embed_prefix, finish_features
-from continual.learning.segmentation.tiles import TileGrid, resize_mask, resize_pixels
-from continual.learning.views import standardise, turned_as, view_of
+from continual.learning.segmentation.framing import framing_of
+from continual.learning.segmentation.tiles import TileGrid
+from continual.learning.views import turned_as, view_of
 
 PICTURE = "pixels"
 """What the file of an image's own pixels is called."""
@@ -39,19 +40,23 @@ MaskSource = Callable[[Sample], UInt8[np.ndarray, "height width"]]
 
 
 class TileCache:
-    """Tiles of images by digest; `fill` computes what is missing. A corrected mask is a file of its own."""
+    """Tiles of images by digest; `fill` computes what is missing. A corrected mask is a file of its own.
+
+    For a backbone that is asked with boxes, `prompted`, the one tile is the image, and its pixels are not kept.
+    """
 
     def __init__(
         self,
         place: CachePlace | Path,
         key: ActivationKey,
         tile: int,
-        network: VisionTransformer,
+        network: Backbone,
         device: torch.device,
         mask_of: MaskSource,
     ) -> None:
         self.key = key
         self.grid = TileGrid(key.image_size, tile)
+        self.framing = framing_of(network, key.image_size)
         held = place if isinstance(place, CachePlace) else CachePlace(place)
         self._folder = held.cache / f"{key.folder()}-t{tile}"
         self._bound = CacheBound(held.cache, held.limit_bytes)
@@ -59,6 +64,11 @@ class TileCache:
         self._network = network.to(device)
         self._device = device
         self._mask_of = mask_of
+
+    @property
+    def prompted(self) -> bool:
+        """Whether networks over it are asked with boxes."""
+        return self.framing.padded
 
     def missing(self, samples: Iterable[Sample], views: int) -> list[Sample]:
         """The samples that lack frozen features, pixels, their mask or one of the variants 0 to `views` - 1.
@@ -111,7 +121,7 @@ class TileCache:
     def inputs(self, digest: str, view: int) -> tuple[Float[Tensor, "token width"], Float[Tensor, "3 side side"]]:
         """What a network is given of one view of one tile."""
         tokens = torch.from_numpy(self.tokens(digest, view)).float()
-        return tokens, standardise(self.pixels(digest, view), self.grid.tile)
+        return tokens, self.framing.standardised(self.pixels(digest, view), self.grid.tile)
 
     def features(self, digests: Sequence[str]) -> Float[np.ndarray, "image feature"]:
         """Frozen features of whole images, each seen at the side of one tile, one row per digest in the order given."""
@@ -133,12 +143,12 @@ class TileCache:
         return stored
 
     def _make_mask(self, sample: Sample) -> UInt8[np.ndarray, "size size"]:
-        mask = resize_mask(self._mask_of(sample), self.grid.image_size)
+        mask = self.framing.mask(self._mask_of(sample))
         self._write(self._mask_path(sample), mask)
         return mask
 
     def _lacking(self, digest: str, views: int) -> list[str]:
-        wanted = (*kinds_of(views), *([PICTURE] if views else []))
+        wanted = (*kinds_of(views), *([PICTURE] if views and not self.prompted else []))
         return [kind for kind in wanted if not self._path(digest, kind).exists()]
 
     def _read(self, digest: str, kind: str) -> np.ndarray:
@@ -155,16 +165,19 @@ class TileCache:
         self, digest: str, pixels: UInt8[np.ndarray, "height width 3"], kinds: Collection[str]
     ) -> dict[str, np.ndarray]:
         """Whatever of features, pixels and variants is asked for; written where there is room."""
-        side, small, made = self.grid.tile, resize_pixels(pixels, self.grid.image_size), {}
+        side, small, made = self.grid.tile, self.framing.pixels(pixels), {}
         tiles = [self.grid.cut(small, tile) for tile in range(self.grid.tiles)]
+        shrunk = self._embedded(self.framing.standardised(small, side)[None]) if FEATURES in kinds else None
         for kind in kinds:
             if kind == PICTURE:
                 made[kind] = small
-            elif kind == FEATURES:
-                tokens = self._embedded(standardise(small, side)[None])
-                made[kind] = finish_features(self._network, tokens, self.key.blocks)[0].cpu().numpy()
+            elif kind == FEATURES and shrunk is not None:
+                made[kind] = finish_features(self._network, shrunk, self.key.blocks)[0].cpu().numpy()
+            elif kind == view_kind(0) and shrunk is not None and self.grid.tiles == 1:
+                # The one tile is the image that the features are of: seconds on a large backbone.
+                made[kind] = shrunk.half().cpu().numpy()
             else:
-                turned = [standardise(view_of(tile, int(kind[1:])), side) for tile in tiles]
+                turned = [self.framing.standardised(view_of(tile, int(kind[1:])), side) for tile in tiles]
                 made[kind] = self._embedded(torch.stack(turned)).half().cpu().numpy()
             self._write(self._path(digest, kind), made[kind])
         return made
