@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from continual.domain.adapters import AdapterVersion, Task
+from continual.domain.boxes import Box
 from continual.domain.errors import SettingsError
 
 MEBIBYTE = 1024 * 1024
@@ -51,12 +52,27 @@ class MaskPredictor(Predictor, Protocol):
     """A loaded version that segments."""
 
     def predict_mask(self, pixels: NDArray[np.uint8]) -> MaskAnswer:
-        """The mask of one image of shape [height, width, 3]."""
+        """The mask of one image of shape [height, width, 3]; of one that takes boxes, under the whole image's."""
+
+
+class BoxPredictor(MaskPredictor, Protocol):
+    """A loaded version that segments what boxes ask for."""
+
+    def predict_boxed(self, pixels: NDArray[np.uint8], boxes: Mapping[str, Box]) -> MaskAnswer:
+        """The mask of one image under boxes in its own pixels, by class name or "" for every class.
+
+        Raises PromptError for a box beyond the image or of an unknown class.
+        """
 
 
 def segments(predictor: Predictor) -> TypeGuard[MaskPredictor]:
     """Whether it answers with masks."""
     return predictor.task is Task.SEGMENTATION
+
+
+def takes_boxes(predictor: Predictor) -> TypeGuard[BoxPredictor]:
+    """Whether it can be asked with boxes."""
+    return hasattr(predictor, "predict_boxed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,8 @@ from http import HTTPStatus
 import numpy as np
 from numpy.typing import NDArray
 
-from api.options import MaskAnswer, Predictor, segments
+from api.boxes import Boxes, check_takes_boxes
+from api.options import MaskAnswer, MaskPredictor, Predictor, segments, takes_boxes
 from api.problems import Problem
 from continual.domain.adapters import AdapterState, AdapterVersion, Task
 from continual.domain.errors import ContinualError, NotAcceptedError
@@ -22,14 +23,21 @@ LOADED_VERSIONS = 4
 """Predictors kept in memory: a champion, its challenger and the two before them."""
 
 Pixels = NDArray[np.uint8]
+BoxSource = Callable[[AdapterVersion], Sequence[Boxes]]
+"""The boxes of each image, once it is known which version is asked; none where no image has any."""
 LOG = logging.getLogger(__name__)
+
+
+def no_boxes(_version: AdapterVersion) -> tuple[Boxes, ...]:
+    """Nothing is asked for but the image."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What one version said about some images: the probability per class in [0, 1], or a mask, of each.
 
-    `task` says which of `scores` and `masks` is filled.
+    `task` says which of `scores` and `masks` is filled. `boxes` are those that were sent with each image.
     """
 
     version: AdapterVersion
@@ -37,6 +45,7 @@ class Prediction:
     task: Task
     scores: tuple[Mapping[str, float], ...] = ()
     masks: tuple[MaskAnswer, ...] = ()
+    boxes: tuple[Boxes, ...] = ()
 
 
 class PredictionDesk:
@@ -69,18 +78,21 @@ class PredictionDesk:
         finally:
             self._waiting -= 1
 
-    async def predict(self, adapter: str, number: int | None, images: Sequence[Callable[[], Pixels]]) -> Prediction:
+    async def predict(
+        self, adapter: str, number: int | None, images: Sequence[Callable[[], Pixels]], boxes: BoxSource = no_boxes
+    ) -> Prediction:
         """Answers of version `number` (None: the champion); each image is decoded on the desk's thread.
 
-        Raises NotFoundError, NotAcceptedError, AdapterMismatchError, or whatever an image's decoding raises.
+        `boxes` gives every image's for that version. Raises NotFoundError, NotAcceptedError, AdapterMismatchError,
+        PromptError, Problem 422 for boxes that the version does not take, or whatever an image's decoding raises.
         """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._predict, adapter, number, images)
+        return await loop.run_in_executor(self._thread, self._predict, adapter, number, images, boxes)
 
     async def load(self, adapter: str, number: int | None) -> AdapterVersion:
         """Load a version so that the next prediction finds it ready; same errors as `predict`."""
         loop = asyncio.get_running_loop()
-        return (await loop.run_in_executor(self._thread, self._predict, adapter, number, ())).version
+        return (await loop.run_in_executor(self._thread, self._predict, adapter, number, (), no_boxes)).version
 
     async def preload(self) -> None:
         """Load the champions of as many adapters as are kept; one that cannot be loaded is logged and left."""
@@ -94,12 +106,18 @@ class PredictionDesk:
         """Drop what still waits and let the thread end."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _predict(self, adapter: str, number: int | None, images: Sequence[Callable[[], Pixels]]) -> Prediction:
+    def _predict(
+        self, adapter: str, number: int | None, images: Sequence[Callable[[], Pixels]], boxes: BoxSource
+    ) -> Prediction:
         version = self._version(adapter, number)
+        asked = tuple(boxes(version))
+        # Before the version is loaded: a refusal need not wait for it.
+        check_takes_boxes(version, asked)
         predictor = self._predictor(version)
         if segments(predictor):
-            masks = tuple(predictor.predict_mask(read()) for read in images)
-            return Prediction(version, predictor.backbone_digest, predictor.task, masks=masks)
+            sent = asked or ({},) * len(images)
+            masks = tuple(_mask(predictor, read(), each) for read, each in zip(images, sent, strict=True))
+            return Prediction(version, predictor.backbone_digest, predictor.task, masks=masks, boxes=sent)
         scores = tuple(dict(predictor.predict(read())) for read in images)
         return Prediction(version, predictor.backbone_digest, predictor.task, scores=scores)
 
@@ -122,6 +140,12 @@ class PredictionDesk:
         while len(self._loaded) > LOADED_VERSIONS:
             self._loaded.popitem(last=False)
         return self._loaded[key]
+
+
+def _mask(predictor: MaskPredictor, pixels: Pixels, boxes: Boxes) -> MaskAnswer:
+    if boxes and takes_boxes(predictor):
+        return predictor.predict_boxed(pixels, boxes)
+    return predictor.predict_mask(pixels)
 
 
 def decoded(data: bytes) -> Pixels:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from continual.domain.adapters import Task
+from continual.domain.adapters import BOX_PROMPT, Task
 from continual.domain.errors import AdapterMismatchError, LearningError
 from continual.learning.backbones import BackboneWeights, build_network
 from continual.learning.litemedsam import build_backbone
@@ -38,8 +38,6 @@ GOLDEN_OUTPUTS = "golden.safetensors"
 RECORD = "record.json"
 CARD = "README.md"
 
-BOX_PROMPT = "box"
-"""A record's `prompt` where a network is asked with boxes; others are asked with nothing."""
 JUDGED_WITH = "each mask's own box (oracle prompt)"
 
 GOLDEN_IMAGES = 4

@@ -13,8 +13,6 @@ from continual.learning.segmentation.box_network import BoxNetwork
 from continual.learning.segmentation.framing import Framing
 from continual.learning.segmentation.mask_predictor import MaskAnswer, answer_of
 
-WHOLE_IMAGE = "whole_image"
-REQUEST = "request"
 ANY_CLASS = ""
 """In a class's place: the box asks for every class that has none of its own."""
 
@@ -23,7 +21,6 @@ class BoxPredictor:
     """One version ready to answer. Not safe for two threads at once: give it one executor thread or a lock."""
 
     task = Task.SEGMENTATION
-    takes_boxes = True
 
     def __init__(self, network: BoxNetwork, backbone_digest: str) -> None:
         self._network = network
@@ -32,20 +29,22 @@ class BoxPredictor:
         self.classes = network.classes
 
     @torch.inference_mode()
-    def predict_mask(
-        self, pixels: UInt8[np.ndarray, "height width 3"], boxes: Mapping[str, Box] | None = None
-    ) -> MaskAnswer:
+    def predict_boxed(self, pixels: UInt8[np.ndarray, "height width 3"], boxes: Mapping[str, Box]) -> MaskAnswer:
         """The mask of an image, at the image's own size.
 
-        `boxes` are in the image's pixels, by class or for `ANY_CLASS`; a class without one is not looked for. Without
-        any the whole image is every class's box. Raises PromptError for a box beyond the image or of an unknown class.
+        `boxes` are in the image's pixels, by class or for `ANY_CLASS`; a class without one is not looked for. Raises
+        PromptError for a box beyond the image or of an unknown class.
         """
         height, width = pixels.shape[:2]
-        asked = self._asked(boxes or {ANY_CLASS: whole_image(height, width)}, height, width)
+        asked = self._asked(boxes, height, width)
         device = next(self._network.parameters()).device
         image = self._framing.standardised(self._framing.pixels(pixels), self._framing.side)[None].to(device)
         scores = self._network.ask(self._network.prefix(image), asked)[0].cpu()
         return answer_of(self._network, self._framing.back(scores, height, width))
+
+    def predict_mask(self, pixels: UInt8[np.ndarray, "height width 3"]) -> MaskAnswer:
+        """The mask of an image whose whole is every class's box."""
+        return self.predict_boxed(pixels, {ANY_CLASS: whole_image(*pixels.shape[:2])})
 
     def predict(self, pixels: UInt8[np.ndarray, "height width 3"]) -> dict[str, float]:
         """Share of the image's pixels that each class covers, in [0, 1], under whole-image boxes."""

@@ -39,7 +39,6 @@ class MaskPredictor:
     """One version ready to answer. Not safe for two threads at once: give it one executor thread or a lock."""
 
     task = Task.SEGMENTATION
-    takes_boxes = False
 
     def __init__(self, network: SegmentingNetwork, backbone_digest: str) -> None:
         self._network = network
