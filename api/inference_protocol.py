@@ -1,7 +1,9 @@
 """The Open Inference Protocol (KServe v2 REST) over the same desk; knows nothing of models or image formats.
 
 Input is one tensor: `BYTES` of base64 images in any shape, or `UINT8` pixels of shape [height, width, 3] or
-[image, height, width, 3]. Outputs are `scores` (FP32 [image, class], in the order of `classes`) and `label` (BYTES); of
+[image, height, width, 3]. A version that takes boxes may be given a second one, `box`: FP32 [image, 4] for all classes,
+or [image, class, 4], each x0, y0, x1, y1 between the edges of the pixels; without it the box is the whole image.
+Outputs are `scores` (FP32 [image, class], in the order of `classes`) and `label` (BYTES); of
 a version that segments, `mask` (UINT8 [image, height, width], class numbers: 0 is the background, `classes` follow from
 1) and `share` (FP32 [image, 1 + class], of the pixels). A version that looks at volumes takes `BYTES` of base64 NIfTI,
 and its `mask` is UINT8 [volume, i, j, k], in the order of the file's own axes.
@@ -20,20 +22,24 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field, ValidationError
 
+from api.boxes import REQUEST, WHOLE_IMAGE, boxes_of_tensor
 from api.masks import JSON, PNG, class_shares
 from api.parameters import AdapterName, Held, Number
 from api.problems import Problem
 from api.schemas import Version
 from api.service import service_of
-from api.serving import Image, Pixels, Prediction, checked, decoded
+from api.serving import BoxSource, Image, Pixels, Prediction, checked, decoded, no_boxes
 from api.uploads import read_body
 from api.volumes import GZIP, masks_as_uploaded
-from continual.domain.adapters import CLOSED_FORM, AdapterVersion, Task, kind_of, of_volumes
+from continual.domain.adapters import CLOSED_FORM, AdapterVersion, Task, asked_with_boxes, kind_of, of_volumes
 from continual.domain.metrics import task_of
 
 IMAGES_PER_CALL = 16
 MASK_PIXELS_PER_CALL = 8 * 1024 * 1024
 """Most pixels of masks in one answer: each is a number in JSON."""
+
+BOX = "box"
+BOX_TYPES = ("FP16", "FP32", "FP64", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")
 
 BODY: dict[str, Any] = {"requestBody": {"content": {"application/json": {}}}}
 
@@ -50,10 +56,10 @@ class Tensor(BaseModel):
 
 
 class InferenceRequest(BaseModel):
-    """What a client asks; exactly one input."""
+    """What a client asks: one input of images, and for a version that takes boxes one named `box`."""
 
     id: str | None = None
-    inputs: list[Tensor] = Field(min_length=1, max_length=1)
+    inputs: list[Tensor] = Field(min_length=1, max_length=2)
 
 
 class InferenceAnswer(BaseModel):
@@ -101,10 +107,16 @@ def metadata(service: Held, name: AdapterName, number: Number | None = None) -> 
         "name": name,
         "versions": [str(version.number)],
         "platform": "closed_form" if kind_of(version.record) == CLOSED_FORM else "peft_lora",
-        "inputs": [{"name": "image", "datatype": "BYTES", "shape": [-1]}],
+        "inputs": _inputs_of(version),
         "outputs": _outputs_of(version),
         "parameters": Version.of(version).model_dump(mode="json", include={"classes", "digest", "backbone_digest"}),
     }
+
+
+def _inputs_of(version: AdapterVersion) -> list[dict[str, Any]]:
+    image = {"name": "image", "datatype": "BYTES", "shape": [-1]}
+    box = {"name": BOX, "datatype": "FP32", "shape": [-1, len(version.classes), 4], "parameters": {"optional": True}}
+    return [image, box] if asked_with_boxes(version.record) else [image]
 
 
 def _outputs_of(version: AdapterVersion) -> list[dict[str, Any]]:
@@ -135,7 +147,8 @@ async def infer(request: Request, name: AdapterName, number: Number | None = Non
     service = service_of(request)
     with service.desk.seat():
         asked = parsed(await read_body(request, service.options.max_upload_bytes))
-        answer = await service.desk.predict(name, number, images_of(asked.inputs[0]))
+        images, boxes = inputs_of(asked)
+        answer = await service.desk.predict(name, number, images, boxes)
     # A mask is millions of numbers: spelling them out on the event loop would hold up everybody.
     return Response(await run_in_threadpool(_as_json, asked.id, answer), media_type=JSON)
 
@@ -147,6 +160,23 @@ def parsed(body: bytes) -> InferenceRequest:
     except (ValidationError, ValueError, RecursionError) as error:
         detail = 'the body is not an inference request; send {"inputs": [{"name", "shape", "datatype", "data"}]}'
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail) from error
+
+
+def inputs_of(asked: InferenceRequest) -> tuple[list[Callable[[], Image]], BoxSource]:
+    """Readers of the images, and the boxes of each once the version is known; raises Problem 422."""
+    boxes = [tensor for tensor in asked.inputs if tensor.name == BOX]
+    others = [tensor for tensor in asked.inputs if tensor.name != BOX]
+    if len(others) != 1:
+        detail = f"the request has {len(others)} tensors of images, must have 1; beside it only one named {BOX} is read"
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
+    images = images_of(others[0])
+    if not boxes:
+        return images, no_boxes
+    if boxes[0].datatype not in BOX_TYPES:
+        detail = f"the box tensor's datatype is {boxes[0].datatype[:20]!r}, must be one of {', '.join(BOX_TYPES)}"
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{detail}; convert it")
+    held = boxes[0]
+    return images, lambda version: boxes_of_tensor(held.shape, held.data, len(images), version.classes)
 
 
 def images_of(tensor: Tensor) -> list[Callable[[], Image]]:
@@ -203,9 +233,16 @@ def _as_json(asked_id: str | None, answer: Prediction) -> str:
         model_name=version.adapter,
         model_version=str(version.number),
         id=asked_id,
-        parameters={"backbone_digest": answer.backbone_digest, "classes": ",".join(version.classes)},
+        parameters={"backbone_digest": answer.backbone_digest, "classes": ",".join(version.classes), **_boxes(answer)},
         outputs=_masks(answer) if answer.task is Task.SEGMENTATION else _scores(answer),
     ).model_dump_json()
+
+
+def _boxes(answer: Prediction) -> dict[str, str]:
+    """Of a version that takes boxes, where they came from."""
+    if not asked_with_boxes(answer.version.record):
+        return {}
+    return {"boxes": REQUEST if any(answer.boxes) else WHOLE_IMAGE}
 
 
 def _scores(answer: Prediction) -> list[Tensor]:

@@ -7,8 +7,10 @@ import numpy as np
 from jaxtyping import UInt8
 from pydantic import BaseModel, Field
 
+from api.boxes import origins
 from api.schemas import DriftState
 from api.serving import Prediction
+from continual.domain.adapters import asked_with_boxes
 
 BACKGROUND = "background"
 PNG = "image/png"
@@ -38,6 +40,12 @@ class MaskPrediction(BaseModel):
     confidence: float = Field(description="Mean over the pixels of the chosen class's probability, in [0, 1]")
     mask: str = Field(description="8-bit single-channel PNG of class numbers, the image's height and width, in base64")
     drift: DriftState | None = Field(description="Latest drift verdict of the site named in ?site=")
+    boxes: dict[str, str] | None = Field(
+        description=(
+            'Of a version that takes boxes, where each class\'s came from: "request" or "whole image"; a class that '
+            "was not looked for is left out"
+        )
+    )
 
 
 def class_shares(mask: AnyMask, classes: Sequence[str]) -> list[float]:
@@ -68,6 +76,7 @@ def mask_prediction(answer: Prediction, drift: DriftState | None) -> MaskPredict
         confidence=said.confidence,
         mask=base64.b64encode(mask_png(said.mask)).decode(),
         drift=drift,
+        boxes=origins(version, answer.boxes[0]) if asked_with_boxes(version.record) else None,
     )
 
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from continual.domain.adapters import AdapterVersion, Task
+from continual.domain.boxes import Box
 from continual.domain.errors import SettingsError
 
 MEBIBYTE = 1024 * 1024
@@ -58,7 +59,17 @@ class MaskPredictor(Predictor, Protocol):
     """A loaded version that segments."""
 
     def predict_mask(self, pixels: NDArray[np.uint8]) -> MaskAnswer:
-        """The mask of one image of shape [height, width, 3]."""
+        """The mask of one image of shape [height, width, 3]; of one that takes boxes, under the whole image's."""
+
+
+class BoxPredictor(MaskPredictor, Protocol):
+    """A loaded version that segments what boxes ask for."""
+
+    def predict_boxed(self, pixels: NDArray[np.uint8], boxes: Mapping[str, Box]) -> MaskAnswer:
+        """The mask of one image under boxes in its own pixels, by class name or "" for every class.
+
+        Raises PromptError for a box beyond the image or of an unknown class.
+        """
 
 
 class VolumeMaskAnswer(Protocol):
@@ -92,6 +103,11 @@ class VolumeMaskPredictor(Known, Protocol):
 
 AnyPredictor = Predictor | MaskPredictor | VolumePredictor | VolumeMaskPredictor
 """What a version loads as. A version's record tells volumes from pictures, `task` tells masks from scores."""
+
+
+def takes_boxes(predictor: Predictor) -> TypeGuard[BoxPredictor]:
+    """Whether it can be asked with boxes."""
+    return hasattr(predictor, "predict_boxed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

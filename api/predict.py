@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from api.boxes import boxes_of_query, origins
 from api.masks import JSON, PNG, MaskPrediction, mask_png, mask_prediction, prefers
 from api.parameters import AdapterName
 from api.problems import Problem
@@ -14,7 +15,7 @@ from api.service import Service, service_of
 from api.serving import Prediction, decoded
 from api.uploads import read_image
 from api.volumes import GZIP, VolumeMaskPrediction, mask_nifti, volume_prediction
-from continual.domain.adapters import Task
+from continual.domain.adapters import Task, asked_with_boxes
 from continual.domain.errors import NotFoundError
 
 router = APIRouter(prefix="/v1/adapters", tags=["predictions"])
@@ -32,6 +33,14 @@ BODY = {
 }
 
 
+NO_BOXES: list[str] = []
+BOX_HELP = (
+    "For a version that takes boxes, where a class lies: x0,y0,x1,y1 between the edges of the image's own pixels "
+    "(0,0,width,height is all of it), for every class, or class:x0,y0,x1,y1, repeated. With any box a class without "
+    "one is not looked for; without any the whole image is the box, and the answer says so."
+)
+
+
 @router.post(
     "/{name}/predict",
     openapi_extra=BODY,
@@ -43,20 +52,26 @@ BODY = {
         },
         406: {"description": "A file was asked for that this version does not give"},
         413: {"description": "The image is too large"},
+        422: {"description": "The image cannot be read, or a box is none, lies outside it or is not taken"},
     },
 )
 async def predict(
-    request: Request, name: AdapterName, site: Annotated[str | None, Query(pattern=STORABLE)] = None
+    request: Request,
+    name: AdapterName,
+    site: Annotated[str | None, Query(pattern=STORABLE)] = None,
+    box: Annotated[list[str], Query(description=BOX_HELP)] = NO_BOXES,
 ) -> PredictionAnswer | MaskPrediction | VolumeMaskPrediction | Response:
     """Scores, or the mask, of one PNG, JPEG or DICOM image, or of one NIfTI volume, under the champion; with `?site=`,
     that site's latest drift verdict. `Accept: image/png` gets the mask itself, a PNG of class numbers; of a volume
-    `Accept: application/gzip` gets it, a .nii.gz in the upload's own grid and orientation.
+    `Accept: application/gzip` gets it, a .nii.gz in the upload's own grid and orientation. `?box=` tells a version that
+    takes boxes where to look.
     """
+    boxes = boxes_of_query(box)
     service = service_of(request)
     accept = request.headers.get("accept", "")
     with service.desk.seat():
         data = await read_image(request, service.options.max_upload_bytes)
-        answer = await service.desk.predict(name, None, [lambda: decoded(data)])
+        answer = await service.desk.predict(name, None, [lambda: decoded(data)], lambda _: [boxes] if boxes else ())
     drift = await run_in_threadpool(drift_state, service, site) if site else None
     if answer.task is Task.SEGMENTATION:
         return await run_in_threadpool(_mask_answer, answer, drift, accept)
@@ -101,6 +116,8 @@ def _file(answer: Prediction, drift: DriftState | None, data: bytes, media_type:
         "x-backbone-digest": answer.backbone_digest,
         "vary": "accept",
     }
+    if asked_with_boxes(answer.version.record):
+        headers["x-box-prompt"] = ", ".join(sorted(set(origins(answer.version, answer.boxes[0]).values())))
     if drift is not None:
         headers["x-drift-verdict"] = drift.verdict.value
     return Response(data, headers=headers, media_type=media_type)

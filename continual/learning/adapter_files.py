@@ -17,12 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from continual.domain.adapters import Task
+from continual.domain.adapters import BOX_PROMPT, Task
 from continual.domain.errors import AdapterMismatchError, LearningError
 from continual.learning.backbones import BackboneWeights, build_backbone, build_network
 from continual.learning.model_card import model_card
 from continual.learning.network import WHOLE_BACKBONE, AdaptedNetwork, LoraShape, TunedNetwork
 from continual.learning.peft_methods import PEFT_METHODS, described
+from continual.learning.segmentation.box_network import BoxNetwork, mask_network
 from continual.learning.segmentation.dense_network import DenseNetwork
 from continual.learning.segmentation.judging import BIASES
 from continual.learning.segmentation.segmenting_network import SegmentingNetwork
@@ -41,6 +42,8 @@ IMPORTANCE = "importance.safetensors"
 GOLDEN_OUTPUTS = "golden.safetensors"
 RECORD = "record.json"
 CARD = "README.md"
+
+JUDGED_WITH = "each mask's own box (oracle prompt)"
 
 GOLDEN_IMAGES = 4
 GOLDEN_VOLUMES = 2
@@ -96,8 +99,9 @@ def network_record(network: TunedNetwork, weights: BackboneWeights, image_size: 
         "trainable_parameters": sum(weight.numel() for weight in network.trainable().values()),
         "trainable_share": network.trainable_share(),
         **({"foreground_bias": network.foreground_bias} if dense else {}),
-        **({"tile": network.grid.tile} if isinstance(network, SegmentingNetwork) else {}),
+        **({"tile": network.grid.tile} if isinstance(network, SegmentingNetwork | BoxNetwork) else {}),
         **({"volume": asdict(network.grid)} if isinstance(network, VolumeNetwork) else {}),
+        **({"prompt": BOX_PROMPT, "judged_with": JUDGED_WITH} if isinstance(network, BoxNetwork) else {}),
     }
 
 
@@ -129,7 +133,7 @@ def _untrained(weights: BackboneWeights, shape: Mapping[str, Any]) -> TunedNetwo
         network = volume_network(weights, lora, shape["classes"], _grid(shape))
     elif shape.get("task") == Task.SEGMENTATION:
         grid = TileGrid(shape["image_size"], shape["tile"])
-        network = SegmentingNetwork(build_network(weights), lora, shape["classes"], grid)
+        network = mask_network(build_backbone(weights), lora, shape["classes"], grid)
     else:
         network = AdaptedNetwork(build_network(weights), lora, shape["classes"])
     if isinstance(network, DenseNetwork):
@@ -155,12 +159,14 @@ def golden_scores(network: TunedNetwork, image_size: int) -> Float[Tensor, "imag
     """Class scores on fixed synthetic images, through the whole path from pixels to head.
 
     Of dense scores every eighth pixel of every eighth row, on images of one tile, or volumes of one patch: a few
-    kilobytes prove as much.
+    kilobytes prove as much. A box network, which takes seconds for an image, is asked about one.
     """
     network.eval()
     device = next(network.parameters()).device
     if isinstance(network, VolumeNetwork):
         made = golden_volumes(network.grid)
+    elif isinstance(network, BoxNetwork):
+        made = golden_images(network.grid.tile)[:1]
     else:
         made = golden_images(network.grid.tile if isinstance(network, SegmentingNetwork) else image_size)
     scores: Tensor = network.from_images(made.to(device))

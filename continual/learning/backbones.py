@@ -31,6 +31,8 @@ NETWORK_PROBE_SECONDS = 1.5
 HUB_HOST = "huggingface.co"
 METADATA_KEY = "continual_backbone"
 Network = TypeVar("Network", bound=nn.Module)
+LITEMEDSAM = "litemedsam"
+"""Name of the backbone that comes with an optional package, and answers boxes with masks."""
 # (embedding width, depth, patch side, has layer scale) of the architectures that are told by their shapes alone.
 KNOWN_SHAPES: Mapping[tuple[int, int, int, bool], str] = {
     (384, 12, 14, True): "vit_small_patch14_dinov2",
@@ -63,7 +65,7 @@ class BackboneWeights:
 
 
 def resolve_backbone(reference: str, name: str | None = None) -> BackboneWeights:
-    """Weights for `reference`: a path to a safetensors file, else a timm name in the local hub cache, else the hub.
+    """Weights for `reference`: a path to a safetensors file, `litemedsam`, or a timm name in the hub cache or the hub.
 
     `name` is the timm architecture of a file whose metadata and shapes do not tell. Raises BackboneError, within two
     seconds where there is no network, naming what was tried.
@@ -71,6 +73,10 @@ def resolve_backbone(reference: str, name: str | None = None) -> BackboneWeights
     path = Path(reference).expanduser()
     if path.is_file():
         return weights_from_bytes(path.read_bytes(), name)
+    if reference == LITEMEDSAM:
+        from continual.learning.litemedsam import litemedsam_weights
+
+        return litemedsam_weights()
     if path.suffix == ".safetensors" or len(path.parts) > 2:
         raise BackboneError(f"backbone file {path.name!r} does not exist at the path given; correct --backbone")
     return weights_from_bytes(_from_hub(reference).read_bytes(), name or reference)
@@ -97,10 +103,13 @@ def weights_from_bytes(data: bytes, name: str | None = None) -> BackboneWeights:
 def build_network(weights: BackboneWeights) -> VisionTransformer:
     """The frozen vision transformer in eval mode, float32, on the CPU, every weight loaded strictly.
 
-    Raises BackboneError when the weights do not fit the architecture, or are of a network for volumes.
+    Raises BackboneError when the weights do not fit the architecture, are of a network for volumes, or it has no class
+    token to classify by.
     """
     if weights.of_volumes:
         raise BackboneError(f"backbone {weights.name!r} looks at volumes, and images were given; use a vit_*")
+    if weights.name == LITEMEDSAM:
+        raise BackboneError(f"{LITEMEDSAM} answers with masks and does not classify; pass --task segmentation")
     return _filled(_empty_network(weights), weights)
 
 
@@ -115,8 +124,15 @@ def build_volume_network(weights: BackboneWeights) -> nn.Module:
 
 
 def build_backbone(weights: BackboneWeights) -> nn.Module:
-    """The frozen network that the weights are of, for images or for volumes."""
-    return build_volume_network(weights) if weights.of_volumes else build_network(weights)
+    """The frozen network that the weights are of: for images, for images and boxes, or for volumes."""
+    if weights.of_volumes:
+        return build_volume_network(weights)
+    if weights.name == LITEMEDSAM:
+        from continual.learning.litemedsam import build_litemedsam
+
+        boxed: nn.Module = build_litemedsam(weights)
+        return boxed
+    return build_network(weights)
 
 
 def _filled(network: Network, weights: BackboneWeights) -> Network:

@@ -9,6 +9,7 @@ def model_card(record: Mapping[str, Any]) -> str:
     network = record["network"]
     dense = network.get("task") == "segmentation"
     metric = "dice" if dense else "balanced_accuracy"
+    asked = f"- Scores and gate: asked with {network['judged_with']}\n" if network.get("prompt") else ""
     gate = record.get("gate", {})
     tuned_by = network.get("tuned_by") or f"LoRA rank {network['lora_rank']}"
     return f"""---
@@ -26,7 +27,7 @@ tags: [medical-imaging, continual-learning, {network.get("peft_method", "lora")}
 - Strategy: {record.get("strategy", "")}; parent version: {record.get("parent") or "none"}
 - Trainable: {network["trainable_parameters"]} parameters, {100 * network["trainable_share"]:.2f} % of the backbone
 - Temperature of its probabilities: {network.get("temperature", 1.0):.3f}
-- Gate: {"accepted" if gate.get("accepted") else "not accepted"}
+{asked}- Gate: {"accepted" if gate.get("accepted") else "not accepted"}
 
 {score_table(record, metric)}
 
@@ -37,6 +38,9 @@ For research and local evaluation. Not a medical device; clinical use needs the 
 def _reads(network: Mapping[str, Any]) -> str:
     """What the head reads, and of which pictures."""
     dense = network.get("task") == "segmentation"
+    if network.get("prompt"):
+        head = "asked with a box per class, the mask decoder's last step as head"
+        return f"{head}, images of\n{network['image_size']} x {network['image_size']} pixels, the shorter side padded"
     if "volume" in network:
         size, spacing = (" x ".join(f"{each:g}" for each in network["volume"][key]) for key in ("size", "spacing_mm"))
         head = "one convolution on each voxel's features" if dense else "head on mean feature maps"

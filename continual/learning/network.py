@@ -17,9 +17,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from continual.domain.errors import LearningError
-from continual.learning.backbones import frozen_features
+from continual.learning.backbones import LITEMEDSAM, frozen_features
+from continual.learning.litemedsam import Backbone, LiteMedSam
 from continual.learning.peft_methods import PEFT_METHODS, PROJECTIONS, Place, peft_method
-from continual.learning.stages import adapted_layers, stage_depth, stages_of
+from continual.learning.stages import adapted_layers, is_volumetric, stage_depth, stages_of
 
 WHOLE_BACKBONE = "full"
 """In a method's place: no PEFT layers, every weight of the backbone itself learns. A reference; never registered."""
@@ -40,21 +41,38 @@ class LoraShape:
     method: str = "lora"
 
 
+def wrapped_part(network: nn.Module) -> nn.Module:
+    """What PEFT wraps: a backbone as it is, of LiteMedSAM the image encoder."""
+    return network.image_encoder if isinstance(network, LiteMedSam) else network
+
+
 def first_tuned_block(network: nn.Module, shape: LoraShape) -> int:
     """Index of the first block (of volumes: stage) with LoRA, or `PIXELS` where the whole backbone learns.
 
-    Raises LearningError when the backbone has fewer blocks than asked for.
+    Raises LearningError when the backbone has fewer blocks than asked for, or is LiteMedSAM and would learn as a whole.
     """
     if shape.method == WHOLE_BACKBONE:
+        if isinstance(network, LiteMedSam):
+            raise LearningError(f"the whole of {LITEMEDSAM} is never tuned; leave out strategy {WHOLE_BACKBONE!r}")
         return PIXELS
-    depth = len(stages_of(network))
+    depth = len(stages_of(wrapped_part(network)))
     if not 1 <= shape.blocks <= depth:
         raise LearningError(f"LoRA in the last {shape.blocks} blocks of a backbone with {depth}; choose 1 to {depth}")
     return depth - shape.blocks
 
 
-def check_image_size(network: VisionTransformer, side: int) -> None:
-    """Raise LearningError when a square of `side` pixels is not cut evenly by the backbone's patches."""
+def check_image_size(network: Backbone, side: int) -> None:
+    """Raise LearningError when a square of `side` pixels is not cut evenly by the backbone's patches.
+
+    LiteMedSAM takes squares of one side alone.
+    """
+    if isinstance(network, LiteMedSam):
+        if side != network.side_px:
+            raise LearningError(
+                f"images of {side} pixels, and {LITEMEDSAM} sees {network.side_px}; choose --image-size "
+                f"{network.side_px}"
+            )
+        return
     patch = max(network.patch_embed.patch_size)
     if side < patch or side % patch:
         nearest = max(patch, round(side / patch) * patch)
@@ -70,17 +88,20 @@ def peft_configuration(network: nn.Module, shape: LoraShape) -> PeftConfig:
     method, first = peft_method(shape.method), first_tuned_block(network, shape)
     if shape.rank < 1:
         raise LearningError(f"the rank is {shape.rank}; choose 1 or more")
-    if not isinstance(network, VisionTransformer):
+    inner = wrapped_part(network)
+    names = stages_of(inner)
+    if is_volumetric(network):
         if not method.convolutional:
             raise LearningError(
                 f"{method.title} does not adapt the convolutions of a network for volumes; choose one of "
                 f"{', '.join(name for name, each in PEFT_METHODS.items() if each.convolutional)}"
             )
         layers = adapted_layers(network, first)
-        return method.make(Place(first, len(stages_of(network)), (), shape.rank, shape.alpha, layers))
-    projections = [block.get_submodule(name) for block in network.blocks[first:] for name in PROJECTIONS]
-    inputs = tuple(sorted({layer.in_features for layer in projections}))
-    return method.make(Place(first, len(network.blocks), inputs, shape.rank, shape.alpha))
+        return method.make(Place(first, len(names), (), shape.rank, shape.alpha, layers=layers))
+    projections = [inner.get_submodule(f"{block}.{name}") for block in names[first:] for name in PROJECTIONS]
+    inputs = tuple(sorted({int(layer.in_features) for layer in projections}))  # type: ignore[arg-type]  # all linear
+    paths = names[first:] if isinstance(network, LiteMedSam) else ()
+    return method.make(Place(first, len(names), inputs, shape.rank, shape.alpha, paths=paths))
 
 
 def embed_pixels(
@@ -93,9 +114,11 @@ def embed_pixels(
 
 @torch.no_grad()
 def embed_prefix(
-    network: VisionTransformer, images: Float[Tensor, "image 3 side side"], blocks: int
+    network: Backbone, images: Float[Tensor, "image 3 side side"], blocks: int
 ) -> Float[Tensor, "image token width"]:
     """Tokens after the first `blocks` blocks of the frozen network; at `PIXELS` the images as they are."""
+    if isinstance(network, LiteMedSam):
+        return network.prefix(images, blocks)
     if blocks == PIXELS:
         return images
     tokens = embed_pixels(network, images)
@@ -106,9 +129,14 @@ def embed_prefix(
 
 @torch.no_grad()
 def finish_features(
-    network: VisionTransformer, tokens: Float[Tensor, "image token width"], blocks: int
+    network: Backbone, tokens: Float[Tensor, "image token width"], blocks: int
 ) -> Float[Tensor, "image feature"]:
-    """Frozen features of what `embed_prefix` gave after `blocks` blocks: class token beside mean patch token."""
+    """Frozen features of what `embed_prefix` gave after `blocks` blocks: class token beside mean patch token.
+
+    Of LiteMedSAM, which has no class token, mean and spread of the image embedding.
+    """
+    if isinstance(network, LiteMedSam):
+        return network.features(tokens, blocks)
     if blocks == PIXELS:
         tokens, blocks = embed_pixels(network, tokens), 0
     for block in network.blocks[blocks:]:
@@ -150,7 +178,7 @@ class TunedNetwork(nn.Module, ABC):
             if shape.method == WHOLE_BACKBONE:
                 self.backbone = network.requires_grad_(requires_grad=True)
             else:
-                self.peft = get_peft_model(network, peft_configuration(network, shape))
+                self.peft = get_peft_model(wrapped_part(network), peft_configuration(network, shape))
             self.head = make_head(self.channels(len(self.classes)))
 
     @property
@@ -204,10 +232,12 @@ class TunedNetwork(nn.Module, ABC):
 
     def train(self, mode: bool = True) -> Self:
         """Only the head ever enters train mode: the backbone's dropout and statistics stay as released."""
-        super().train(mode)
+        self.training = mode
         for name, part in self.named_children():
-            if name != "head":
-                part.eval()
+            wanted = mode and name == "head"
+            # Frozen parts are left alone: TinyViT makes a buffer anew whenever its mode is set.
+            if part.training != wanted:
+                part.train(wanted)
         return self
 
     def trainable(self) -> dict[str, nn.Parameter]:

@@ -23,8 +23,9 @@ RSLORA_ALPHA = 16
 class Place:
     """Where a method acts and how large it is: in the blocks `first` to `depth` - 1, whose projections take `inputs`.
 
-    `inputs` are the distinct numbers of input features, smallest first. `rank` is at least 1. Where `layers` are named
-    the method acts in these and in no others: a network for volumes has no blocks of one kind.
+    `inputs` are the distinct numbers of input features, smallest first. `rank` is at least 1. `paths` are the paths of
+    those blocks where they are not `blocks.` and their number. Where `layers` are named the method acts in these and in
+    no others: a network for volumes has no blocks of one kind.
     """
 
     first: int
@@ -32,14 +33,18 @@ class Place:
     inputs: tuple[int, ...]
     rank: int
     alpha: int
+    paths: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
 
     def modules(self, names: Sequence[str] = PROJECTIONS) -> str:
         """Regular expression of the named layers in those blocks."""
         if self.layers:
             return "|".join(re.escape(name) for name in self.layers)
+        layers = "|".join(re.escape(name) for name in names)
+        if self.paths:
+            return rf"({'|'.join(re.escape(path) for path in self.paths)})\.({layers})"
         blocks = "|".join(str(number) for number in range(self.first, self.depth))
-        return rf"blocks\.({blocks})\.({'|'.join(re.escape(name) for name in names)})"
+        return rf"blocks\.({blocks})\.({layers})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from jaxtyping import UInt8
 from continual.domain.adapters import Task
 from continual.learning.adapter_files import RECORD
 from continual.learning.backbones import weights_from_bytes
+from continual.learning.segmentation.box_network import BoxNetwork
+from continual.learning.segmentation.box_predictor import BoxPredictor
 from continual.learning.segmentation.mask_predictor import MaskPredictor
 from continual.learning.segmentation.segmenting_network import SegmentingNetwork
 from continual.learning.version_networks import VersionNetwork, image_scores, read_version
@@ -38,7 +40,7 @@ class Predictor:
         return {name: float(value) for name, value in zip(self.classes, answer, strict=True)}
 
 
-AnyPredictor = Predictor | MaskPredictor | VolumePredictor | VolumeMaskPredictor
+AnyPredictor = Predictor | MaskPredictor | BoxPredictor | VolumePredictor | VolumeMaskPredictor
 
 
 def load_predictor(backbone: bytes | Path, files: Mapping[str, bytes], device: str = "cpu") -> AnyPredictor:
@@ -52,6 +54,8 @@ def load_predictor(backbone: bytes | Path, files: Mapping[str, bytes], device: s
     shape = json.loads(files[RECORD])["network"] if RECORD in files else {}
     weights = weights_from_bytes(data, shape.get("backbone"))
     network = read_version(weights, files, torch.device(device))
+    if isinstance(network, BoxNetwork):
+        return BoxPredictor(network, weights.digest)
     if isinstance(network, SegmentingNetwork):
         return MaskPredictor(network, weights.digest)
     if isinstance(network, VolumeSegmenter):

@@ -1,10 +1,11 @@
 """The stages of a backbone from input to scores: its units of caching, of LoRA and of layer-wise rates.
 
-A vision transformer's are its blocks, a ResNet's its four layers, a UNETR's its transformer blocks and then its
-decoders from coarse to fine. Knows modules by name; knows nothing of training.
+A vision transformer's are its blocks, LiteMedSAM's those of its image encoder, a ResNet's its four layers, a UNETR's
+its transformer blocks and then its decoders from coarse to fine. Knows modules by name; knows nothing of training.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -21,6 +22,8 @@ VOLUME_STAGES: Mapping[str, tuple[str, ...]] = {
     ),
 }
 """By the name of MONAI's class."""
+TINY_VIT = "TinyViT"
+"""The name of LiteMedSAM's image encoder's class. Its stage 0 is convolutions alone; the later ones have blocks."""
 
 
 def is_volumetric(network: nn.Module) -> bool:
@@ -32,11 +35,22 @@ def stages_of(network: nn.Module) -> tuple[str, ...]:
     """Names of a backbone's stages, those nearest to the input first. LearningError for any other network."""
     if isinstance(network, VisionTransformer):
         return tuple(f"blocks.{number}" for number in range(len(network.blocks)))
+    if type(network).__name__ == TINY_VIT:
+        return _tiny_vit_blocks(network)
     if not is_volumetric(network):
         raise LearningError(
             f"a {type(network).__name__} has no known stages; use a vision transformer, a 3D ResNet or a UNETR"
         )
     return VOLUME_STAGES[type(network).__name__]
+
+
+def _tiny_vit_blocks(encoder: nn.Module) -> tuple[str, ...]:
+    stages: Any = encoder.layers
+    return tuple(
+        f"layers.{stage}.blocks.{block}"
+        for stage in range(1, len(stages))
+        for block in range(len(stages[stage].blocks))
+    )
 
 
 def adapted_layers(network: nn.Module, first: int) -> tuple[str, ...]:

@@ -20,8 +20,16 @@ from continual.domain.errors import StreamError
 from continual.domain.samples import Sample
 from continual.learning.activations import ActivationCache
 from continual.learning.segmentation.dense_cache import DenseCache
-from continual.learning.segmentation.draws import TileDataset, TileDraw, tile_draws, tile_examples
-from continual.learning.segmentation.tile_cache import Cache
+from continual.learning.segmentation.draws import (
+    TileDataset,
+    TileDraw,
+    box_draws,
+    box_examples,
+    inputs_of,
+    tile_draws,
+    tile_examples,
+)
+from continual.learning.segmentation.tile_cache import Cache, TileCache
 
 RARE_CLASS_BOOST = 12.0
 """A rare class's sample weighs at most this many times the uniform weight, before weights are scaled to sum to 1."""
@@ -62,10 +70,27 @@ class DrawnDataset(Dataset[tuple[Tensor, int, int]]):
         return tokens, draw.target, self._first + index
 
 
+def asked_by(draw: AnyDraw) -> tuple[str, ...]:
+    """All that decides what a network is given of a draw: two draws with the same are one question."""
+    if isinstance(draw, Draw) or not draw.number:
+        return draw.digest, str(draw.view)
+    # A box comes from the mask, and one picture at two sites may have two.
+    return draw.digest, str(draw.view), str(draw.number), str(draw.sample.mask)
+
+
+def question(cache: Cache, draw: AnyDraw) -> tuple[Tensor, ...]:
+    """What a network is given of a draw, without a dimension for the batch."""
+    if isinstance(cache, TileCache) and isinstance(draw, TileDraw):
+        return inputs_of(cache, draw)
+    return cache.inputs(draw.digest, draw.view)
+
+
 def draws_for(
     cache: Cache, samples: Sequence[Sample], classes: Sequence[str], count: int, views: int, seed: int
 ) -> Sequence[AnyDraw]:
     """`count` balanced draws, of whole images or of tiles, as the cache's task asks for."""
+    if isinstance(cache, TileCache) and cache.prompted:
+        return box_draws(cache, samples, classes, count, views, seed)
     if isinstance(cache, DenseCache):
         return tile_draws(cache, samples, classes, count, views, seed)
     return balanced_draws(samples, classes, count, views, seed)
@@ -73,6 +98,9 @@ def draws_for(
 
 def examples_of(cache: Cache, samples: Sequence[Sample], classes: Sequence[str]) -> Iterator[Example]:
     """Every image as it is, or every tile that anything can be learnt from; images without an answer are left out."""
+    if isinstance(cache, TileCache) and cache.prompted:
+        yield from box_examples(cache, samples)
+        return
     if isinstance(cache, DenseCache):
         yield from tile_examples(cache, samples)
         return

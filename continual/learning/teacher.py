@@ -13,10 +13,12 @@ from torch import Tensor
 
 from continual.learning.devices import mixed_precision
 from continual.learning.network import TunedNetwork
-from continual.learning.segmentation.tile_cache import Cache
-from continual.learning.streams import AnyDraw
+from continual.learning.segmentation.tile_cache import Cache, TileCache
+from continual.learning.streams import AnyDraw, asked_by, question
 
 TEACHING_BATCH = 32
+BOX_BATCH = 4
+"""Whole images of 4,096 tokens, where a tile has 144."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,11 +58,13 @@ def ask_teacher(
     """
     network.eval()
     device = next(network.parameters()).device
-    asked = [(draw.digest, draw.view) for draw in (*fresh, *replayed)]
+    draws = (*fresh, *replayed)
+    asked = [asked_by(draw) for draw in draws]
+    distinct, parts = list(dict(zip(asked, draws, strict=True)).values()), []
     row_of = {key: row for row, key in enumerate(dict.fromkeys(asked))}
-    distinct, parts = list(row_of), []
-    for start in range(0, len(distinct), TEACHING_BATCH):
-        batch = [cache.inputs(digest, view) for digest, view in distinct[start : start + TEACHING_BATCH]]
+    size = BOX_BATCH if isinstance(cache, TileCache) and cache.prompted else TEACHING_BATCH
+    for start in range(0, len(distinct), size):
+        batch = [question(cache, draw) for draw in distinct[start : start + size]]
         with mixed_precision(device):
             said = network(*(torch.stack(part).to(device) for part in zip(*batch, strict=True)))
         said = said[:, : network.channels(classes)].float()

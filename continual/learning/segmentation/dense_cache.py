@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from continual.domain.errors import StreamError
 from continual.domain.samples import IGNORED, Sample
@@ -40,6 +41,15 @@ class DensePlace:
 
     place: CachePlace
     ending: str
+
+
+def resampled(scores: Float[Tensor, "klass *position"], *shape: int) -> Float[Tensor, "klass *own"]:
+    """Scores on a grid of another size, linear between positions."""
+    if scores.shape[1:] == shape:
+        return scores
+    mode = "bilinear" if len(shape) == 2 else "trilinear"
+    brought: Tensor = interpolate(scores[None], size=shape, mode=mode, align_corners=False)[0]
+    return brought
 
 
 class DenseCache(ABC):
@@ -128,6 +138,10 @@ class DenseCache(ABC):
     def features(self, digests: Sequence[str]) -> Float[np.ndarray, "image feature"]:
         """Frozen features of whole images, each seen at the side of one tile, one row per digest in the order given."""
         return np.stack([np.array(self._read(digest, FEATURES)) for digest in digests])
+
+    def at_own_size(self, scores: Float[Tensor, "klass *position"], *shape: int) -> Float[Tensor, "klass *own"]:
+        """Scores at the cache's own resolution brought to an image's own size."""
+        return resampled(scores, *shape)
 
     def contents(self, sample: Sample) -> Int[np.ndarray, "tile 256"]:
         """How many pixels of each class number every tile of the sample's mask holds."""

@@ -3,6 +3,7 @@
 Knows the cache of tiles; knows nothing of networks or of how a draw is used.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,9 @@ from torch.utils.data import Dataset
 
 from continual.domain.errors import StreamError
 from continual.domain.samples import IGNORED, Sample
+from continual.learning.segmentation.boxes import box_inputs, box_target
 from continual.learning.segmentation.dense_cache import DenseCache
+from continual.learning.segmentation.tile_cache import TileCache
 
 FOREGROUND_SHARE = 0.5
 """Tiles that hold any class but the background make up at least this share of a site's draws."""
@@ -24,10 +27,14 @@ MOST_EXAMPLES = 64
 
 @dataclass(frozen=True, slots=True)
 class TileDraw:
-    """One training example: which sample, which cached view of one of its tiles."""
+    """One training example: which sample, which cached view of one of its tiles.
+
+    `number` is the class that a box asks for; 0 where all classes are told at once.
+    """
 
     sample: Sample
     view: int
+    number: int = 0
 
     @property
     def digest(self) -> str:
@@ -53,8 +60,15 @@ class TileDataset(Dataset[tuple[Tensor | int, ...]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor | int, ...]:
         draw = self._draws[index]
-        first, *others = self._cache.inputs(draw.digest, draw.view)
+        first, *others = inputs_of(self._cache, draw)
         return first, _target(self._cache, draw), self._first + index, *others
+
+
+def inputs_of(cache: DenseCache, draw: TileDraw) -> tuple[Tensor, ...]:
+    """What a network is given of a draw: a tile's or patch's inputs, or tokens and a box's prompt."""
+    if draw.number and isinstance(cache, TileCache):
+        return box_inputs(cache, draw.sample, draw.view, draw.number)
+    return cache.inputs(draw.digest, draw.view)
 
 
 def tile_draws(
@@ -66,10 +80,8 @@ def tile_draws(
     are never drawn. Raises StreamError when no sample has a mask, a mask has nothing inside the field of view, or one
     holds a number above the number of classes.
     """
-    masked = _masked(samples)
-    per_sample = [cache.contents(sample) for sample in masked]
+    masked, per_sample = _masked(cache, samples, classes)
     contents = np.concatenate(per_sample)
-    _check_numbers(contents, classes)
     places = [(sample, tile) for sample, found in zip(masked, per_sample, strict=True) for tile in range(len(found))]
     sites = np.array([sample.site for sample, _ in places])
     weights = np.zeros(len(places))
@@ -101,15 +113,63 @@ def tile_examples(
         yield cache.inputs(draw.digest, draw.view), _target(cache, draw)
 
 
+def box_draws(
+    cache: TileCache, samples: Sequence[Sample], classes: Sequence[str], count: int, views: int, seed: int
+) -> tuple[TileDraw, ...]:
+    """`count` draws of a class in an image whose mask holds it: sites weigh the same, in a site its classes, in a class
+    its images.
+
+    Raises StreamError when no sample has a mask, no mask holds a class, or one holds a number above that of classes.
+    """
+    masked, per_sample = _masked(cache, samples, classes)
+    held = np.concatenate(per_sample)[:, 1 : len(classes) + 1] > 0
+    places, numbers = (found.tolist() for found in np.nonzero(held))
+    cells = [(masked[place].site, number) for place, number in zip(places, numbers, strict=True)]
+    if not cells:
+        raise StreamError(f"none of {len(masked)} masks holds a class to draw a box around; correct the masks")
+    sizes, sites = Counter(cells), Counter(site for site, _ in set(cells))
+    weights = np.array([1.0 / (len(sites) * sites[cell[0]] * sizes[cell]) for cell in cells])
+    random = np.random.default_rng(seed)
+    chosen = random.choice(len(cells), size=count, p=weights / weights.sum())
+    turned = random.integers(views, size=count)
+    return tuple(
+        TileDraw(masked[places[index]], int(view), numbers[index] + 1)
+        for index, view in zip(chosen, turned, strict=True)
+    )
+
+
+def box_examples(
+    cache: TileCache, samples: Sequence[Sample]
+) -> Iterator[tuple[tuple[Float[Tensor, "token width"], Float[Tensor, "5"]], Int[Tensor, "side side"]]]:
+    """Every class of every image under its mask's own box; at most `MOST_EXAMPLES`, evenly spread."""
+    draws = [
+        TileDraw(sample, 0, int(number))
+        for sample in samples
+        if sample.mask is not None
+        for number in np.flatnonzero(cache.contents(sample).sum(axis=0)[:IGNORED])
+        if number
+    ]
+    step = max(1, -(-len(draws) // MOST_EXAMPLES))
+    for draw in draws[::step]:
+        yield box_inputs(cache, draw.sample, draw.view, draw.number, tight=True), _target(cache, draw)
+
+
 def _target(cache: DenseCache, draw: TileDraw) -> Int[Tensor, "*position"]:
+    if draw.number and isinstance(cache, TileCache):
+        return box_target(cache, draw.sample, draw.view, draw.number)
     return torch.from_numpy(cache.mask(draw.sample, draw.view)).long()
 
 
-def _masked(samples: Sequence[Sample]) -> list[Sample]:
+def _masked(
+    cache: DenseCache, samples: Sequence[Sample], classes: Sequence[str]
+) -> tuple[list[Sample], list[Int[np.ndarray, "tile 256"]]]:
+    """The samples with masks, and what the tiles of each hold."""
     masked = [sample for sample in samples if sample.mask is not None]
     if not masked:
         raise StreamError(f"none of {len(samples)} training samples has a mask; send masks, then update again")
-    return masked
+    per_sample = [cache.contents(sample) for sample in masked]
+    _check_numbers(np.concatenate(per_sample), classes)
+    return masked, per_sample
 
 
 def _check_numbers(contents: Int[np.ndarray, "tile 256"], classes: Sequence[str]) -> None:

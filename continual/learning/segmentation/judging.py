@@ -1,24 +1,29 @@
 """What a segmenting network says on stored samples: masks, Dice per image, calibration over pixels.
 
 An image's tiles, or a volume's patches, are scored one by one and joined; its mask is told, and held against, at its
-own size.
+own size. A box network is asked with the boxes of the image's own mask (an oracle's prompt), for drift with the whole
+image.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from continual.domain.adapters import SiteOutcomes
+from continual.domain.boxes import Box
 from continual.domain.metrics import chance_dice, dice, expected_calibration_error
 from continual.domain.samples import IGNORED, Sample
 from continual.learning.activations import Progress
+from continual.learning.devices import mixed_precision
+from continual.learning.segmentation.box_network import BoxNetwork
+from continual.learning.segmentation.boxes import boxes_of, filled_boxes
 from continual.learning.segmentation.dense_cache import DenseCache
 from continual.learning.segmentation.dense_network import DenseNetwork
+from continual.learning.segmentation.tile_cache import TileCache
 from continual.learning.temperature import fit_temperature
 
 PIXELS_PER_IMAGE = 4096
@@ -43,17 +48,24 @@ class DenseScore:
 
 
 def image_scores(network: DenseNetwork, cache: DenseCache, digest: str) -> Float[Tensor, "klass *position"]:
-    """Class scores (logits, without bias and temperature) of a whole cached image, joined from its plain parts."""
+    """Class scores (logits, without bias and temperature) of a whole cached image, joined from its plain parts.
+
+    Of a box network under whole-image boxes.
+    """
     network.eval()
     return network.whole_scores(cache.whole(digest))
 
 
-def at_own_size(scores: Float[Tensor, "klass *position"], *shape: int) -> Float[Tensor, "klass *own"]:
-    """Scores brought to an image's or a volume's own size, linear between positions."""
-    if scores.shape[1:] == shape:
-        return scores
-    mode = "bilinear" if len(shape) == 2 else "trilinear"
-    return interpolate(scores[None], size=shape, mode=mode, align_corners=False)[0]
+@torch.inference_mode()
+def box_scores(
+    network: BoxNetwork, cache: TileCache, digest: str, boxes: Mapping[int, Box]
+) -> Float[Tensor, "klass size size"]:
+    """Class scores of a cached image under boxes of the square by class number."""
+    network.eval()
+    device = next(network.parameters()).device
+    with mixed_precision(device):
+        scores = network.ask(cache.whole(digest)[0].to(device), boxes)
+    return scores[0].float().cpu()
 
 
 def mask_of_scores(network: DenseNetwork, scores: Float[Tensor, "klass *position"]) -> UInt8[np.ndarray, "*position"]:
@@ -95,7 +107,7 @@ def dense_outcomes(
         site,
         tuple(sample.subject for sample in masked),
         scores=tuple(found),
-        chance=chance_dice(masks, len(network.classes)),
+        chance=_chance(masks, network),
     )
     error = expected_calibration_error(np.concatenate(sure), np.concatenate(right))
     return outcomes, DenseScore(site, float(np.mean(found)), error, len(masked))
@@ -134,8 +146,23 @@ def _judged(
 ) -> Iterator[tuple[Sample, UInt8[np.ndarray, "*position"], Float[Tensor, "klass *position"]]]:
     for sample in samples:
         mask = cache.whole_mask(sample)
-        yield sample, mask, at_own_size(image_scores(network, cache, sample.digest), *mask.shape)
+        if isinstance(network, BoxNetwork) and isinstance(cache, TileCache):
+            boxes = boxes_of(mask, len(network.classes))
+            framed = {number: cache.framing.box(box, *mask.shape) for number, box in boxes.items()}
+            scores = box_scores(network, cache, sample.digest, framed)
+        else:
+            scores = image_scores(network, cache, sample.digest)
+        yield sample, mask, cache.at_own_size(scores, *mask.shape)
         progress(1)
+
+
+def _chance(masks: Sequence[UInt8[np.ndarray, "*position"]], network: DenseNetwork) -> float:
+    """What can be had without looking: the best constant answer, and of a box network the boxes themselves, filled."""
+    classes = len(network.classes)
+    constant = chance_dice(masks, classes)
+    if not isinstance(network, BoxNetwork):
+        return constant
+    return max(constant, float(np.mean([dice(mask, filled_boxes(mask, classes), classes) for mask in masks])))
 
 
 def _spread(mask: UInt8[np.ndarray, "*position"]) -> np.ndarray:

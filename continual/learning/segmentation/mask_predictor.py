@@ -9,7 +9,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from continual.domain.adapters import Task
-from continual.learning.segmentation.judging import at_own_size, mask_of_scores
+from continual.learning.segmentation.dense_network import DenseNetwork
+from continual.learning.segmentation.framing import Framing
+from continual.learning.segmentation.judging import mask_of_scores
 from continual.learning.segmentation.segmenting_network import SegmentingNetwork
 from continual.learning.segmentation.tiles import resize_pixels
 from continual.learning.views import standardise
@@ -25,6 +27,14 @@ class MaskAnswer:
     """Mean over the pixels of the probability of the class that was chosen, in [0, 1]."""
 
 
+def answer_of(network: DenseNetwork, scores: Float[Tensor, "klass height width"]) -> MaskAnswer:
+    """What a network's scores of an image, at its own size, say."""
+    mask = mask_of_scores(network, scores)
+    sure = network.calibrated(scores[None])[0].max(dim=0).values.mean()
+    shares = {name: float(np.mean(mask == number)) for number, name in enumerate(network.classes, start=1)}
+    return MaskAnswer(mask, shares, float(sure))
+
+
 class MaskPredictor:
     """One version ready to answer. Not safe for two threads at once: give it one executor thread or a lock."""
 
@@ -38,11 +48,8 @@ class MaskPredictor:
     @torch.inference_mode()
     def predict_mask(self, pixels: UInt8[np.ndarray, "height width 3"]) -> MaskAnswer:
         """The mask of an image, at the image's own size."""
-        scores = at_own_size(self._scores(pixels), *pixels.shape[:2])
-        mask = mask_of_scores(self._network, scores)
-        sure = self._network.calibrated(scores[None])[0].max(dim=0).values.mean()
-        shares = {name: float(np.mean(mask == number)) for number, name in enumerate(self.classes, start=1)}
-        return MaskAnswer(mask, shares, float(sure))
+        framing = Framing(self._network.grid.image_size)
+        return answer_of(self._network, framing.back(self._scores(pixels), *pixels.shape[:2]))
 
     def predict(self, pixels: UInt8[np.ndarray, "height width 3"]) -> dict[str, float]:
         """Share of the image's pixels that each class covers, in [0, 1]."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from continual.domain.errors import LearningError
+from continual.learning.litemedsam import Backbone, LiteMedSam
 
 PREFERRED_TILE_PX = 168
 """Twelve of DINOv2's patches: few enough tokens that a step is cheap, enough pixels to see where a structure leads."""
@@ -59,18 +59,26 @@ class TileGrid:
         return torch.cat(rows, dim=1)
 
 
-def choose_tile(network: VisionTransformer, image_size: int) -> int:
+def choose_tile(network: Backbone, image_size: int) -> int:
     """The largest side up to 168 pixels that divides the image and is divided by the backbone's patches.
 
-    The image's own side where there is none.
+    The image's own side where there is none, and for LiteMedSAM, whose boxes are of whole images.
     """
+    if isinstance(network, LiteMedSam):
+        return image_size
     patch = max(network.patch_embed.patch_size)
     fitting = [side for side in range(patch, PREFERRED_TILE_PX + 1, patch) if image_size % side == 0]
     return max(fitting, default=image_size)
 
 
-def check_tile(network: VisionTransformer, grid: TileGrid) -> None:
-    """Raise LearningError when a tile is not cut evenly by the backbone's patches."""
+def check_tile(network: Backbone, grid: TileGrid) -> None:
+    """Raise LearningError when a tile is not cut evenly by the backbone's patches, or is a part to LiteMedSAM."""
+    if isinstance(network, LiteMedSam):
+        if grid.tiles != 1:
+            raise LearningError(
+                f"LiteMedSAM sees whole images, and tiles of {grid.tile} pixels were asked for; leave out --tile"
+            )
+        return
     patch = max(network.patch_embed.patch_size)
     if grid.tile % patch:
         raise LearningError(
@@ -81,18 +89,32 @@ def check_tile(network: VisionTransformer, grid: TileGrid) -> None:
 
 def resize_pixels(pixels: UInt8[np.ndarray, "height width 3"], image_size: int) -> UInt8[np.ndarray, "size size 3"]:
     """The image as a square of `image_size` pixels, in 8 bits: what training, evaluation and serving all start from."""
-    if pixels.shape[:2] == (image_size, image_size):
+    return scale_pixels(pixels, image_size, image_size)
+
+
+def scale_pixels(
+    pixels: UInt8[np.ndarray, "height width 3"], rows: int, columns: int
+) -> UInt8[np.ndarray, "rows columns 3"]:
+    """The image at another size, in 8 bits."""
+    if pixels.shape[:2] == (rows, columns):
         return pixels
     image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float()[None]
-    resized = interpolate(image, size=(image_size, image_size), mode="bilinear", antialias=True, align_corners=False)
-    answer: UInt8[np.ndarray, "size size 3"] = resized[0].permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
+    resized = interpolate(image, size=(rows, columns), mode="bilinear", antialias=True, align_corners=False)
+    answer: UInt8[np.ndarray, "rows columns 3"] = resized[0].permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
     return answer
 
 
 def resize_mask(mask: UInt8[np.ndarray, "height width"], image_size: int) -> UInt8[np.ndarray, "size size"]:
     """The mask as a square of `image_size` pixels, each the number of the nearest pixel: numbers cannot be averaged."""
+    return scale_mask(mask, image_size, image_size)
+
+
+def scale_mask(
+    mask: UInt8[np.ndarray, "height width"], to_rows: int, to_columns: int
+) -> UInt8[np.ndarray, "rows columns"]:
+    """The mask at another size, each pixel the number of the nearest."""
     height, width = mask.shape
-    rows = ((np.arange(image_size) + 0.5) * height / image_size).astype(int)
-    columns = ((np.arange(image_size) + 0.5) * width / image_size).astype(int)
-    resized: UInt8[np.ndarray, "size size"] = mask[rows[:, None], columns]
+    rows = ((np.arange(to_rows) + 0.5) * height / to_rows).astype(int)
+    columns = ((np.arange(to_columns) + 0.5) * width / to_columns).astype(int)
+    resized: UInt8[np.ndarray, "rows columns"] = mask[rows[:, None], columns]
     return resized

@@ -4,8 +4,8 @@ Knows backbones by name and metadata; builds none.
 """
 
 from continual.domain.adapters import Task
-from continual.domain.errors import SettingsError
-from continual.learning.backbones import BackboneWeights
+from continual.domain.errors import BackboneError, SettingsError
+from continual.learning.backbones import LITEMEDSAM, BackboneWeights
 from continual.learning.network import LoraShape
 from continual.learning.volumes.architectures import UNETR, VOLUME_ARCHITECTURES
 from continual.learning.volumes.grid import VolumeGrid
@@ -51,6 +51,8 @@ def check_kind(weights: BackboneWeights, task: Task, grid: VolumeGrid | None) ->
             f"backbone {weights.name!r} looks at {looks}, and the adapter's options are those of {given}; keep images "
             "and volumes in adapters of their own"
         )
+    if weights.name == LITEMEDSAM and task is Task.CLASSIFICATION:
+        raise BackboneError(f"{LITEMEDSAM} answers with masks and does not classify; pass --task segmentation")
     if grid is None:
         return
     wanted = VOLUME_ARCHITECTURES[weights.name]
