@@ -1,6 +1,6 @@
 """Learning: backbones, LoRA adapters, streams, replay memory, strategies, evaluation and prediction.
 
-The one door of torch, Avalanche, PEFT and timm. Knows nothing of databases, HTTP or schedules. Names load on first
+The one door of torch, Avalanche, PEFT, timm and MONAI. Knows nothing of databases, HTTP or schedules. Names load on first
 use: serving a prediction never pays for the import of a training library.
 """
 
