@@ -134,10 +134,11 @@ def check_release(wanted: Release, device: str) -> None:
     policy_named(options.plan.replay_policy)
     weights = resolve_backbone(wanted.backbone, wanted.backbone_name)
     check_kind(weights, options.task, options.volume)
-    peft_configuration(build_backbone(weights), options.lora)
     if weights.of_volumes:
+        peft_configuration(build_backbone(weights), options.lora)
         return
     network = build_network(weights)
+    peft_configuration(network, options.lora)
     check_image_size(network, options.image_size)
     if options.task is Task.SEGMENTATION:
         check_tile(network, TileGrid(options.image_size, options.tile or choose_tile(network, options.image_size)))
@@ -186,18 +187,19 @@ class AdapterContext:
     def _make_cache(self) -> Cache:
         """Where the adapter's activations lie; its kind is that of task and samples."""
         weights, options, settings = self.weights, self.options, self.workplace.settings
-        backbone = build_backbone(weights)
-        split = first_tuned_block(backbone, options.lora)
-        key = ActivationKey(weights.digest, split, options.image_size, options.volume)
         place = CachePlace(
             settings.activations_folder(), settings.kept_activations_folder(), settings.activations_limit_bytes()
         )
-        if weights.of_volumes and options.task is Task.SEGMENTATION:
-            return PatchCache(place, key, backbone, self.device, self._mask)
         if weights.of_volumes:
+            backbone = build_backbone(weights)
+            split = first_tuned_block(backbone, options.lora)
+            key = ActivationKey(weights.digest, split, options.image_size, options.volume)
+            if options.task is Task.SEGMENTATION:
+                return PatchCache(place, key, backbone, self.device, self._mask)
             return ActivationCache(place, key, backbone, self.device)
         network = build_network(weights)
         check_image_size(network, options.image_size)
+        key = ActivationKey(weights.digest, first_tuned_block(network, options.lora), options.image_size)
         if options.task is Task.SEGMENTATION:
             tile = options.tile or choose_tile(network, options.image_size)
             return TileCache(place, key, tile, network, self.device, self._mask)
