@@ -134,4 +134,4 @@ def test_a_spacing_that_no_version_can_resample_is_the_senders_to_mend(served):
     far = nib.Nifti1Image(values, np.diag([90.0, 90.0, 90.0, 1.0])).to_bytes()
     answer = served.http.post("/v1/adapters/bodies/predict", content=far)
     assert answer.status_code == 422, answer.text
-    assert "mm" in answer.json()["detail"]
+    assert "becomes 1440x1440x720 at this spacing" in answer.json()["detail"]
