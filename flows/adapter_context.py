@@ -262,9 +262,8 @@ class AdapterContext:
             # Another update may have let the image go, and its tokens, since this one began.
             check_images(self, [sample], 1)
             raise
-        if sample.is_volume:
-            volume = decode_volume(data)
-            return Volume(volume.values, volume.spacing_mm)
+        if sample.spacing_mm is not None:
+            return Volume(decode_volume(data).values, sample.spacing_mm)
         pixels: np.ndarray = decode_image(data).pixels
         return pixels
 

@@ -26,7 +26,7 @@ def _write_bodies(folder: Path, site: str, light: float, spacing: tuple[float, f
         inside = np.zeros((SIDE, SIDE, SIDE), dtype=np.uint8)
         corner = [int(random.integers(1, SIDE - side)) for side in SHAPES[label]]
         inside[tuple(slice(at, at + side) for at, side in zip(corner, SHAPES[label], strict=True))] = 1
-        values = (100 + light * inside + random.normal(scale=8, size=inside.shape)).astype(np.float32)
+        values = (100.0 + light * inside.astype(float) + random.normal(scale=8, size=inside.shape)).astype(np.float32)
         affine = np.diag([-spacing[0], spacing[1], spacing[2], 1.0])
         names = {kind: f"{site}/{number}-{kind}.nii.gz" for kind in ("path", "mask")}
         nib.save(nib.Nifti1Image(values, affine), folder / names["path"])
