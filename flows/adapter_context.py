@@ -186,15 +186,12 @@ class AdapterContext:
     def _make_cache(self) -> Cache:
         """Where the adapter's activations lie; its kind is that of task and samples."""
         weights, options, settings = self.weights, self.options, self.workplace.settings
-        backbone = build_backbone(weights)
-        split = first_tuned_block(backbone, options.lora)
-        key = ActivationKey(weights.digest, split, options.image_size, options.volume)
         place = CachePlace(
             settings.activations_folder(), settings.kept_activations_folder(), settings.activations_limit_bytes()
         )
-        if weights.of_volumes and options.task is Task.SEGMENTATION:
-            return PatchCache(place, key, backbone, self.device, self._mask)
         if weights.of_volumes:
+            if options.task is Task.SEGMENTATION:
+                return PatchCache(place, key, backbone, self.device, self._mask)
             return ActivationCache(place, key, backbone, self.device)
         check_image_size(backbone, options.image_size)
         if options.task is Task.SEGMENTATION:
@@ -261,9 +258,8 @@ class AdapterContext:
             # Another update may have let the image go, and its tokens, since this one began.
             check_images(self, [sample], 1)
             raise
-        if sample.is_volume:
-            volume = decode_volume(data)
-            return Volume(volume.values, volume.spacing_mm)
+        if sample.spacing_mm is not None:
+            return Volume(decode_volume(data).values, sample.spacing_mm)
         pixels: np.ndarray = decode_image(data).pixels
         return pixels
 

@@ -1,6 +1,6 @@
 """Files to clean images: find them, read them, hold them at the quality gate, strip identifiers, standardise them.
 
-The one door of pydicom, pillow, monai and nibabel. Single frames are DICOM, PNG or JPEG, volumes NIfTI. Knows nothing
+The one door of pydicom, pillow and nibabel. Single frames are DICOM, PNG or JPEG, volumes NIfTI. Knows nothing
 of models, databases or schedules.
 """
 

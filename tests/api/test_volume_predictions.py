@@ -189,11 +189,11 @@ def test_a_volume_that_the_version_cannot_look_at_is_the_senders_to_mend(cords):
 def test_an_upload_above_the_limit_names_the_setting_that_raises_it(opened, bench, monkeypatch):
     bench.champion("cords", metric="dice", network=VOLUME)
     large = nifti(np.random.default_rng(0).integers(0, 900, size=(96, 96, 64)).astype(np.int16))
-    for limit_mib, expected in ((1, 413), (2, 422)):
+    for limit_mib, expected in ((1, 413), (2, 200)):
         monkeypatch.setenv("CONTINUAL_UPLOAD_MIB", str(limit_mib))
         options = dataclasses.replace(
             options_of(load_settings(), bench.registry), predictor_loader=lambda _: BackPredictor(), preload=False
         )
         answer = opened(options).http.post(PREDICT, content=large)
         assert answer.status_code == expected
-        assert ("CONTINUAL_UPLOAD_MIB" in answer.json()["detail"]) is (expected == 413)
+        assert ("CONTINUAL_UPLOAD_MIB" in answer.text) is (expected == 413)

@@ -84,20 +84,11 @@ class PatchCache(DenseCache):
         return (FEATURES, *([PICTURE] if views else []))
 
     def _fitted_mask(self, sample: Sample) -> UInt8[np.ndarray, "a b c"]:
+        if sample.spacing_mm is None:
+            raise LearningError("1 image was given to an adapter of volumes; release an adapter of images for it")
         mask = self._mask_of(sample)
-        return self.grid.resampled_mask(mask, self._shape_of(sample, mask))
-
-    def _shape_of(self, sample: Sample, mask: UInt8[np.ndarray, "x y z"]) -> tuple[int, ...]:
-        """Shape of the sample's volume at the adapter's spacing; a mask says nothing of millimetres itself."""
-        if self._path(sample.digest, PICTURE).exists():
-            return tuple(self._read(sample.digest, PICTURE).shape)
-        asked, volume_of = self._asked[sample.digest]
-        volume = _as_volume(volume_of(asked))
-        if volume.values.shape != mask.shape:
-            raise LearningError(
-                f"a mask of {mask.shape} voxels belongs to a volume of {volume.values.shape}; send one of its shape"
-            )
-        return self.grid.shape_of(volume.values.shape, volume.spacing_mm)
+        # The sample's spacing is its volume's, so that both get one shape.
+        return self.grid.resampled_mask(mask, self.grid.shape_of(mask.shape, sample.spacing_mm))
 
     def _made(self, picture: Picture, kinds: Collection[str]) -> dict[str, np.ndarray]:
         """Whatever of features and voxels is asked for."""
