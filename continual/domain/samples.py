@@ -40,7 +40,8 @@ class CleanImage:
     background and `IGNORED` outside the field of view.
 
     Of a volume, which has `depth` and `spacing_mm`, both are NIfTI files of values and spacing alone, in RAS+ axes, of
-    which `width`, `height` and `depth` count the voxels; `digest` names values and spacing (`sha256_volume`).
+    which `width`, `height` and `depth` count the voxels; `digest` names values and spacing (`sha256_volume`), and the
+    statistics are those of `continual.imaging.volume_measurements`.
     """
 
     digest: str
