@@ -144,7 +144,7 @@ BOX_PROMPT = "box"
 
 def asked_with_boxes(record: Mapping[str, Any]) -> bool:
     """Whether the version of this record takes a box for each class."""
-    return record.get("network", {}).get("prompt") == BOX_PROMPT
+    return bool(record.get("network", {}).get("prompt") == BOX_PROMPT)
 
 
 def kind_of(record: Mapping[str, Any]) -> str:
