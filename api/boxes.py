@@ -8,10 +8,8 @@ import numpy as np
 
 from api.problems import Problem
 from continual.domain.adapters import AdapterVersion, asked_with_boxes
-from continual.domain.boxes import Box
+from continual.domain.boxes import ANY_CLASS, Box
 
-ANY_CLASS = ""
-"""In a class's place: the box asks for every class that has none of its own."""
 MOST_BOXES = 255
 """A class has one box at most, and a mask 254 classes."""
 WHOLE_IMAGE, REQUEST = "whole image", "request"

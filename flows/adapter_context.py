@@ -14,7 +14,6 @@ from continual.domain.samples import Sample, Split
 from continual.imaging import decode_image, decode_mask, decode_volume, decode_volume_mask
 from continual.learning import (
     ActivationCache,
-    ActivationKey,
     AdaptedNetwork,
     BackboneWeights,
     Cache,
@@ -38,7 +37,6 @@ from continual.learning import (
     check_tile,
     choose_device,
     choose_tile,
-    first_tuned_block,
     mask_network,
     peft_configuration,
     policy_named,
@@ -189,6 +187,9 @@ class AdapterContext:
         place = CachePlace(
             settings.activations_folder(), settings.kept_activations_folder(), settings.activations_limit_bytes()
         )
+        backbone = build_backbone(weights)
+        split = first_tuned_block(backbone, options.lora)
+        key = ActivationKey(weights.digest, split, options.image_size, options.volume)
         if weights.of_volumes:
             if options.task is Task.SEGMENTATION:
                 return PatchCache(place, key, backbone, self.device, self._mask)

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from continual.domain.errors import PromptError
 
+ANY_CLASS = ""
+"""In a class's place: the box asks for every class that has none of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Box:

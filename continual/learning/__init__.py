@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from continual.learning.predictor import AnyPredictor, Predictor, load_predictor
     from continual.learning.pretraining import pretrain_backbone
     from continual.learning.segmentation.box_network import BoxNetwork, mask_network
-    from continual.learning.segmentation.box_predictor import ANY_CLASS, BoxPredictor
+    from continual.learning.segmentation.box_predictor import BoxPredictor
     from continual.learning.segmentation.dense_cache import DenseCache
     from continual.learning.segmentation.judging import DenseScore
     from continual.learning.segmentation.mask_predictor import MaskAnswer, MaskPredictor
@@ -93,7 +93,6 @@ for _message in ("no QP solver found", "JAXopt is no longer maintained"):
     warnings.filterwarnings("ignore", message=_message)
 
 _HOMES = {
-    "ANY_CLASS": "segmentation.box_predictor",
     "Cache": "segmentation.tile_cache",
     "ActivationCache": "activations",
     "ActivationKey": "activations",
@@ -202,7 +201,6 @@ _HOMES = {
 }
 
 __all__ = [
-    "ANY_CLASS",
     "CLOSED_FORMS",
     "LITEMEDSAM",
     "PEFT_METHODS",

@@ -103,7 +103,8 @@ class BoxNetwork(DenseNetwork):
         """
         embedding = self.embedding(tokens)
         side = self.grid.image_size
-        scores = embedding.new_full((len(embedding), self.channels(len(self.classes)), side, side), UNASKED)
+        shape = (len(embedding), self.channels(len(self.classes)), side, side)
+        scores = embedding.new_full(shape, UNASKED, dtype=torch.float32)
         scores[:, 0] = 0.0
         for number, box in boxes.items():
             prompts = prompt_of(box, number).to(embedding.device).expand(len(embedding), -1)

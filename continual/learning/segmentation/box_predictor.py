@@ -7,14 +7,11 @@ import torch
 from jaxtyping import UInt8
 
 from continual.domain.adapters import Task
-from continual.domain.boxes import Box, whole_image
+from continual.domain.boxes import ANY_CLASS, Box, whole_image
 from continual.domain.errors import PromptError
 from continual.learning.segmentation.box_network import BoxNetwork
 from continual.learning.segmentation.framing import Framing
 from continual.learning.segmentation.mask_predictor import MaskAnswer, answer_of
-
-ANY_CLASS = ""
-"""In a class's place: the box asks for every class that has none of its own."""
 
 
 class BoxPredictor:
