@@ -14,6 +14,7 @@ from continual.domain.samples import Sample, Split
 from continual.imaging import decode_image, decode_mask, decode_volume, decode_volume_mask
 from continual.learning import (
     ActivationCache,
+    ActivationKey,
     AdaptedNetwork,
     BackboneWeights,
     Cache,
@@ -37,6 +38,7 @@ from continual.learning import (
     check_tile,
     choose_device,
     choose_tile,
+    first_tuned_block,
     mask_network,
     peft_configuration,
     policy_named,

