@@ -103,7 +103,7 @@ def rows(task: str, found: dict) -> list[Row]:
 
 def main() -> None:
     options = arguments(__doc__ or "").parse_args()
-    steps = (50, 30) if options.quick else (300, 150)
+    steps = (60, 150) if options.quick else (300, 150)
     patches = (30, 12) if options.quick else (300, 80)
     table, raw = [], {}
     with tempfile.TemporaryDirectory() as name:
