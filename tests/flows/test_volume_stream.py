@@ -75,7 +75,14 @@ def _options(stream, backbone: Path, task: Task):
             small.training, lora_rate=5e-3, batch_size=8 if task is Task.CLASSIFICATION else 4, steps=30, views=2
         ),
         # So few steps teach masks little: what is held here is the way, not what is kept of the first site.
-        plan=replace(small.plan, minimum_labelled=8, replay_samples=8, past_site_margin=-0.9, past_site_drop=0.9),
+        plan=replace(
+            small.plan,
+            strategies=("replay",),
+            minimum_labelled=8,
+            replay_samples=8,
+            past_site_margin=-0.9,
+            past_site_drop=0.9,
+        ),
         task=task,
         classes=("body",) if task is Task.SEGMENTATION else (),
         volume=chosen_grid(weights),
