@@ -18,7 +18,9 @@ from continual.domain.errors import LearningError
 from continual.learning.views import GAINS
 
 MOST_SIDE_VOXELS = 512
-"""Longest side of a patch, and most voxels along an axis of a resampled volume over 2."""
+"""Longest side of a patch, or of what is classified."""
+MOST_RESAMPLED_VOXELS = 1024
+"""Most voxels along an axis of a volume at the adapter's spacing."""
 MOST_SPACING_MM = 100.0
 MOST_PATCHES = 4096
 """Patches of one volume are numbered below this; a view's number is its patch's plus this many per variant."""
@@ -77,10 +79,10 @@ class VolumeGrid:
             max(1, round(count * step / wanted))
             for count, step, wanted in zip(shape, spacing_mm, self.spacing_mm, strict=True)
         )
-        if max(found) > 2 * MOST_SIDE_VOXELS:
+        if max(found) > MOST_RESAMPLED_VOXELS:
             raise LearningError(
                 f"a volume of {'x'.join(map(str, shape))} voxels becomes {'x'.join(map(str, found))} at this spacing, "
-                f"most {2 * MOST_SIDE_VOXELS} along an axis; release with a wider --spacing"
+                f"most {MOST_RESAMPLED_VOXELS} along an axis; release with a wider --spacing"
             )
         return found
 
