@@ -6,15 +6,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from continual.domain.adapters import SiteOutcomes
-from continual.domain.metrics import chance_dice, chance_level
+from continual.domain.metrics import chance_level
 from continual.domain.samples import Sample, Split
 from continual.learning import (
     DenseCache,
     DenseScore,
     SiteScore,
+    TileCache,
     TunedNetwork,
     VersionNetwork,
     WeightLine,
+    blind_dice,
     site_outcomes,
 )
 from flows.adapter_context import AdapterContext
@@ -40,10 +42,12 @@ def labelled_samples(context: AdapterContext, site: str, split: Split) -> list[S
 
 
 def chance_on(context: AdapterContext, site: str) -> float:
-    """What the best constant answer reaches on a site's test split, in the adapter's metric."""
+    """What can be had on a site's test split without looking, in the adapter's metric."""
     samples = labelled_samples(context, site, Split.TEST)
     if isinstance(context.cache, DenseCache):
-        return chance_dice([context.cache.whole_mask(sample) for sample in samples], len(context.options.classes))
+        masks = [context.cache.whole_mask(sample) for sample in samples]
+        boxed = isinstance(context.cache, TileCache) and context.cache.prompted
+        return blind_dice(masks, len(context.options.classes), boxed=boxed)
     return chance_level([str(sample.label) for sample in samples])
 
 

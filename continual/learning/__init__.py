@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from continual.learning.segmentation.box_network import BoxNetwork, mask_network
     from continual.learning.segmentation.box_predictor import BoxPredictor
     from continual.learning.segmentation.dense_cache import DenseCache
-    from continual.learning.segmentation.judging import DenseScore
+    from continual.learning.segmentation.judging import DenseScore, blind_dice
     from continual.learning.segmentation.mask_predictor import MaskAnswer, MaskPredictor
     from continual.learning.segmentation.segmenting_network import SegmentingNetwork
     from continual.learning.segmentation.tile_cache import Cache, TileCache
@@ -143,6 +143,7 @@ _HOMES = {
     "WHOLE_BACKBONE": "network",
     "WeightLine": "interpolation",
     "activation_bytes": "cached_files",
+    "blind_dice": "segmentation.judging",
     "bound_threads": "devices",
     "build_backbone": "backbones",
     "build_network": "backbones",
@@ -251,6 +252,7 @@ __all__ = [
     "VolumeSegmenter",
     "WeightLine",
     "activation_bytes",
+    "blind_dice",
     "bound_threads",
     "build_backbone",
     "build_network",

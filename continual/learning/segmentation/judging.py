@@ -107,7 +107,7 @@ def dense_outcomes(
         site,
         tuple(sample.subject for sample in masked),
         scores=tuple(found),
-        chance=_chance(masks, network),
+        chance=blind_dice(masks, len(network.classes), boxed=isinstance(network, BoxNetwork)),
     )
     error = expected_calibration_error(np.concatenate(sure), np.concatenate(right))
     return outcomes, DenseScore(site, float(np.mean(found)), error, len(masked))
@@ -156,11 +156,10 @@ def _judged(
         progress(1)
 
 
-def _chance(masks: Sequence[UInt8[np.ndarray, "*position"]], network: DenseNetwork) -> float:
-    """What can be had without looking: the best constant answer, and of a box network the boxes themselves, filled."""
-    classes = len(network.classes)
+def blind_dice(masks: Sequence[UInt8[np.ndarray, "*position"]], classes: int, *, boxed: bool) -> float:
+    """What can be had without looking: the best constant answer, and where boxes are given these, filled."""
     constant = chance_dice(masks, classes)
-    if not isinstance(network, BoxNetwork):
+    if not boxed:
         return constant
     return max(constant, float(np.mean([dice(mask, filled_boxes(mask, classes), classes) for mask in masks])))
 
