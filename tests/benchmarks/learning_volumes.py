@@ -19,6 +19,8 @@ from report import Row, arguments, data_folder, publish
 
 STRATEGIES = "naive,replay,joint"
 THICKNESS = 4
+LEARNT = {"adrenal3d": 0.55, "spinal_cord": 0.1}
+"""Scores on the first site that a release must pass before its forgetting means anything."""
 ADRENAL = ("as_published", "thick_slices")
 CORD = ("siemens", "philips")
 MOST = {"train": 300, "validation": 49, "test": 149}
@@ -95,9 +97,13 @@ def rows(task: str, found: dict) -> list[Row]:
         table.append(Row(f"{task}, {cell['strategy']}: last row", "-", told, None))
     first = found["cells"][0]["result_matrix"][0]
     table.append(Row(f"{task}: released on the first site", "-", " / ".join(f"{value:.3f}" for value in first), None))
+    # What was never learnt cannot be forgotten.
+    learnt = first[0] > LEARNT[task]
     by_name = {cell["strategy"]: cell for cell in found["cells"]}
     kept, naive = (by_name[name]["scores"]["forgetting"] for name in ("replay", "naive"))
-    table.append(Row(f"{task}: replay forgets no more than naive", "<= naive", f"{kept:+.3f}", kept <= naive))
+    table.append(
+        Row(f"{task}: replay forgets no more than naive", "<= naive", f"{kept:+.3f}", kept <= naive if learnt else None)
+    )
     return table
 
 
