@@ -37,12 +37,11 @@ def test_every_step_is_one_whole_batch_of_tiles_with_their_masks(masks_case, nam
     assert witness.numbers == {0, 1, IGNORED}
 
 
-@pytest.mark.parametrize("parts", [2, 3, 8])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_batch_of_tiles_learnt_in_parts_has_the_gradient_of_the_whole(masks_case, name, parts):
+def test_a_batch_of_tiles_learnt_in_parts_has_the_gradient_of_the_whole(masks_case, name):
     # Terms this strong outweigh the rest of the gradient: one that counted once per part would stand out.
     strong = {"steps": 2, "regularisation": 1e6, "distillation": 50.0}
-    whole, parted = (masks_case.watched(name, accumulate=count, **strong).witness for count in (1, parts))
+    whole, parted = (masks_case.watched(name, accumulate=count, **strong).witness for count in (1, 3))
     assert parted.batch_sizes == whole.batch_sizes
     for one, other, rounding in zip(whole.gradients, parted.gradients, (1e-4, 1e-2), strict=True):
         assert (one - other).norm() <= rounding * one.norm()
