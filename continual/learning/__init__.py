@@ -17,14 +17,8 @@ if TYPE_CHECKING:
         volume_network,
         write_adapter,
     )
-    from continual.learning.backbones import (
-        LITEMEDSAM,
-        BackboneWeights,
-        build_backbone,
-        build_network,
-        resolve_backbone,
-        weights_from_bytes,
-    )
+    from continual.learning.backbone_weights import LITEMEDSAM, BackboneWeights, weights_from_bytes
+    from continual.learning.backbones import build_backbone, build_network, resolve_backbone
     from continual.learning.cached_files import (
         activation_bytes,
         cached_digests,
@@ -98,7 +92,7 @@ _HOMES = {
     "ActivationKey": "activations",
     "AdaptedNetwork": "network",
     "AnyPredictor": "predictor",
-    "BackboneWeights": "backbones",
+    "BackboneWeights": "backbone_weights",
     "BaseModel": "volumes.base_models",
     "BaseTraining": "volumes.base_models",
     "BoxNetwork": "segmentation.box_network",
@@ -113,7 +107,7 @@ _HOMES = {
     "DenseCache": "segmentation.dense_cache",
     "DenseScore": "segmentation.judging",
     "Importance": "strategies",
-    "LITEMEDSAM": "backbones",
+    "LITEMEDSAM": "backbone_weights",
     "LoraShape": "network",
     "MaskAnswer": "segmentation.mask_predictor",
     "MaskPredictor": "segmentation.mask_predictor",
@@ -196,7 +190,7 @@ _HOMES = {
     "usual_blocks": "volumes.wishes",
     "version_record": "version_networks",
     "volume_network": "adapter_files",
-    "weights_from_bytes": "backbones",
+    "weights_from_bytes": "backbone_weights",
     "write_adapter": "adapter_files",
     "write_closed_form": "closed_form_versions",
 }

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from continual.domain.adapters import BOX_PROMPT, Task
 from continual.domain.errors import AdapterMismatchError, LearningError
-from continual.learning.backbones import BackboneWeights, build_backbone, build_network
+from continual.learning.backbone_weights import BackboneWeights
+from continual.learning.backbones import build_backbone, build_network
 from continual.learning.model_card import model_card
 from continual.learning.network import WHOLE_BACKBONE, AdaptedNetwork, LoraShape, TunedNetwork
 from continual.learning.peft_methods import PEFT_METHODS, described

@@ -24,7 +24,8 @@ from continual.learning.adapter_files import (
     golden_images,
     stored_temperature,
 )
-from continual.learning.backbones import BackboneWeights, build_network
+from continual.learning.backbone_weights import BackboneWeights
+from continual.learning.backbones import build_network
 from continual.learning.closed_form import CLOSED_FORMS, READOUTS, ClosedForm, Readout
 from continual.learning.closed_form_network import ClosedFormNetwork
 from continual.learning.model_card import score_table

@@ -19,7 +19,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from continual.domain.errors import BackboneError
-from continual.learning.backbones import (
+from continual.learning.backbone_weights import (
     LITEMEDSAM,
     METADATA_KEY,
     BackboneWeights,

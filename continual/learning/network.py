@@ -17,7 +17,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from continual.domain.errors import LearningError
-from continual.learning.backbones import LITEMEDSAM, frozen_features
+from continual.learning.backbone_weights import LITEMEDSAM
+from continual.learning.backbones import frozen_features
 from continual.learning.litemedsam import Backbone, LiteMedSam
 from continual.learning.peft_methods import PEFT_METHODS, PROJECTIONS, Place, peft_method
 from continual.learning.stages import adapted_layers, is_volumetric, stage_depth, stages_of

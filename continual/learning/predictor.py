@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 
 from continual.domain.adapters import Task
 from continual.learning.adapter_files import RECORD
-from continual.learning.backbones import weights_from_bytes
+from continual.learning.backbone_weights import weights_from_bytes
 from continual.learning.segmentation.box_network import BoxNetwork
 from continual.learning.segmentation.box_predictor import BoxPredictor
 from continual.learning.segmentation.mask_predictor import MaskPredictor

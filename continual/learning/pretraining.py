@@ -13,7 +13,8 @@ from safetensors.torch import save
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from continual.learning.backbones import METADATA_KEY, frozen_features
+from continual.learning.backbone_weights import METADATA_KEY
+from continual.learning.backbones import frozen_features
 from continual.learning.views import standardise
 
 ARCHITECTURE: Mapping[str, int] = {"img_size": 64, "patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 2}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from continual.domain.adapters import CLOSED_FORM, kind_of
 from continual.learning.adapter_files import RECORD, network_record, read_adapter
-from continual.learning.backbones import BackboneWeights
+from continual.learning.backbone_weights import BackboneWeights
 from continual.learning.closed_form_network import ClosedFormNetwork
 from continual.learning.closed_form_versions import closed_form_record, read_closed_form
 from continual.learning.network import TunedNetwork

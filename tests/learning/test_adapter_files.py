@@ -9,7 +9,7 @@ from safetensors.torch import load, save
 
 from continual.domain.errors import AdapterMismatchError
 from continual.learning import build_network, read_adapter, read_importance, weights_from_bytes, write_adapter
-from continual.learning.backbones import BackboneWeights
+from continual.learning.backbone_weights import BackboneWeights
 
 CPU = torch.device("cpu")
 WEIGHTS, HEAD = "adapter_model.safetensors", "head.safetensors"

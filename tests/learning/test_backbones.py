@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from continual.domain.digests import sha256_bytes
 from continual.domain.errors import BackboneError
 from continual.learning import backbones, build_network, resolve_backbone, weights_from_bytes
-from continual.learning.backbones import KNOWN_SHAPES
+from continual.learning.backbone_weights import KNOWN_SHAPES
 
 PUBLISHED = "vit_tiny_patch16_224"
 

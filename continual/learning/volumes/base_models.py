@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from continual.domain.adapters import Task
 from continual.domain.errors import BackboneError, LearningError
 from continual.domain.samples import IGNORED
-from continual.learning.backbones import METADATA_KEY
+from continual.learning.backbone_weights import METADATA_KEY
 from continual.learning.segmentation.loss import DiceCrossEntropy
 from continual.learning.volumes.architectures import (
     UNETR,

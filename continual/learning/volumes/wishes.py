@@ -5,7 +5,7 @@ Knows backbones by name and metadata; builds none.
 
 from continual.domain.adapters import Task
 from continual.domain.errors import BackboneError, SettingsError
-from continual.learning.backbones import LITEMEDSAM, BackboneWeights
+from continual.learning.backbone_weights import LITEMEDSAM, BackboneWeights
 from continual.learning.network import LoraShape
 from continual.learning.volumes.architectures import UNETR, VOLUME_ARCHITECTURES
 from continual.learning.volumes.grid import VolumeGrid
