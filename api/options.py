@@ -44,11 +44,13 @@ class Predictor(Known, Protocol):
 
 
 class MaskAnswer(Protocol):
-    """What a predictor that segments says about one image."""
+    """What a predictor that segments says about one image or volume."""
 
     @property
     def mask(self) -> NDArray[np.uint8]:
-        """Class number of every pixel, 0 the background, of the image's own height and width."""
+        """Class number of every pixel, 0 the background, of the image's own height and width; of a volume's voxels
+        [x, y, z], on its own grid in canonical axes.
+        """
 
     @property
     def confidence(self) -> float:
@@ -72,18 +74,6 @@ class BoxPredictor(MaskPredictor, Protocol):
         """
 
 
-class VolumeMaskAnswer(Protocol):
-    """What a predictor that segments volumes says about one."""
-
-    @property
-    def mask(self) -> VolumeMask:
-        """Class number of every voxel [x, y, z], 0 the background, on the volume's own grid in canonical axes."""
-
-    @property
-    def confidence(self) -> float:
-        """Mean over the voxels of the probability of the class that was chosen, in [0, 1]."""
-
-
 class VolumePredictor(Known, Protocol):
     """A loaded version that classifies volumes."""
 
@@ -97,7 +87,7 @@ class VolumePredictor(Known, Protocol):
 class VolumeMaskPredictor(Known, Protocol):
     """A loaded version that segments volumes."""
 
-    def predict_mask(self, values: NDArray[np.float32], spacing_mm: Spacing) -> VolumeMaskAnswer:
+    def predict_mask(self, values: NDArray[np.float32], spacing_mm: Spacing) -> MaskAnswer:
         """The mask of one volume; else as `VolumePredictor.predict`."""
 
 

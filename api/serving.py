@@ -19,7 +19,6 @@ from api.options import (
     MaskAnswer,
     MaskPredictor,
     Predictor,
-    VolumeMaskAnswer,
     VolumeMaskPredictor,
     VolumePredictor,
     takes_boxes,
@@ -59,7 +58,7 @@ class Prediction:
     backbone_digest: str
     task: Task
     scores: tuple[Mapping[str, float], ...] = ()
-    masks: tuple[MaskAnswer | VolumeMaskAnswer, ...] = ()
+    masks: tuple[MaskAnswer, ...] = ()
     grids: "tuple[VoxelGrid, ...]" = ()
     boxes: tuple[Boxes, ...] = ()
 

@@ -115,7 +115,7 @@ def options_from_record(record: Mapping[str, Any]) -> AdapterOptions:
         Task(record.get("task", Task.CLASSIFICATION)),
         tuple(record.get("classes", ())),
         record.get("tile", 0),
-        VolumeGrid(tuple(grid["spacing_mm"]), tuple(grid["size"])) if grid else None,
+        VolumeGrid.from_record(grid) if grid else None,
     )
 
 

@@ -22,6 +22,7 @@ from flows.ingest import take_in
 from flows.progress import say, track
 from flows.requests import Incoming
 from flows.terminal import intake_line
+from flows.whole_files import write_whole
 from flows.workplace import Workplace, open_workplace
 
 
@@ -72,9 +73,7 @@ def convert(model: BaseModel, checkpoint: Path) -> bytes:
 
 def keep_base_model(data: bytes, out: Path) -> str:
     """Write the file whole or not at all; the digest that the backbone is known by."""
-    draft = out.with_suffix(".part")
-    draft.write_bytes(data)
-    draft.replace(out)
+    write_whole(out, data)
     return weights_from_bytes(data).digest
 
 

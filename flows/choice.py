@@ -10,7 +10,7 @@ from continual.domain.errors import StreamError
 from continual.domain.samples import Split
 from continual.domain.strategy_choice import CandidateFigures, Choice, choose
 from continual.learning import CLOSED_FORMS, REFERENCES, STRATEGIES, VersionNetwork, update_strategy
-from flows.adapter_context import AdapterContext
+from flows.adapter_context import AdapterContext, AdapterOptions
 from flows.candidates import Trained, order_learnt, train_candidate
 from flows.closed_form_candidates import fit_candidate
 from flows.evaluation import AS_GOOD, evaluate, labelled_samples
@@ -23,32 +23,32 @@ ALTERNATIVES = ("replay_ewc", "replay_lwf", "random_projection")
 Scores = Mapping[str, float]
 
 
-def check_strategies(
-    allowed: Sequence[str],
-    asked: str | None = None,
-    adapter_task: Task = Task.CLASSIFICATION,
-    *,
-    volumes: bool = False,
-) -> None:
-    """Raise StreamError unless what a change plan allows, and `asked` if any, are ways to update such an adapter."""
+def check_strategies(options: AdapterOptions, asked: str | None) -> None:
+    """Raise StreamError unless the change plan allows ways to update such an adapter, and `asked`, if any, is on it."""
+    allowed = options.plan.strategies
     names = (*allowed, *([asked] if asked else []))
     known = (*STRATEGIES, *CLOSED_FORMS)
     for name in names:
         if name in REFERENCES:
             update_strategy(name)
-    if asked is not None and asked not in (*known, AUTO):
+    if asked not in (None, AUTO, *known):
         raise StreamError(f"no strategy {asked!r}; choose one of {', '.join((*known, AUTO))}")
     for name in allowed:
         if name not in known:
             raise StreamError(f"the change plan allows {name!r}, which is no strategy; choose of {', '.join(known)}")
     closed = [name for name in names if name in CLOSED_FORMS]
-    if closed and adapter_task is Task.SEGMENTATION:
+    if closed and options.task is Task.SEGMENTATION:
         raise StreamError(
             f"strategy {closed[0]!r} classifies whole images and gives no masks; choose one of {', '.join(STRATEGIES)}"
         )
-    if closed and volumes:
+    if closed and options.volume is not None:
         raise StreamError(
             f"strategy {closed[0]!r} makes versions of images only; for volumes choose one of {', '.join(STRATEGIES)}"
+        )
+    if asked not in (None, AUTO, *allowed):
+        raise StreamError(
+            f"strategy {asked!r} is not on the change plan, which allows {', '.join(allowed)}; choose one of these, or "
+            "release an adapter of its own with --allow"
         )
 
 
@@ -60,15 +60,6 @@ def plan_for(asked: str | None, adapter_task: Task, *, volumes: bool) -> tuple[s
     return tuple(name for name in ALTERNATIVES if closed or name not in CLOSED_FORMS)
 
 
-def check_on_plan(plan: ChangePlan, asked: str | None) -> None:
-    """Raise StreamError when an update is asked for that the change plan, written before it, does not allow."""
-    if asked not in (None, AUTO, *plan.strategies):
-        raise StreamError(
-            f"strategy {asked!r} is not on the change plan, which allows {', '.join(plan.strategies)}; choose one of "
-            "these, or release an adapter of its own with --allow"
-        )
-
-
 def candidate_of(
     context: AdapterContext, champion: AdapterVersion | None, site: str, strategy: str
 ) -> tuple[Trained, Choice | None]:
@@ -76,8 +67,7 @@ def candidate_of(
 
     Raises StreamError when the strategy is unknown or there are too few labels.
     """
-    plan, kind, volumes = context.options.plan, context.options.task, context.options.volume is not None
-    check_strategies(plan.strategies, strategy, kind, volumes=volumes)
+    plan = context.options.plan
     if strategy != AUTO:
         return _trained(context, champion, site, strategy), None
     first, sites = plan.strategies[0], order_learnt(champion, site)

@@ -11,7 +11,6 @@ from prefect.cache_policies import NO_CACHE
 from continual.domain.adapters import AdapterState, AdapterVersion
 from continual.domain.drift import Action, DriftReport
 from continual.domain.errors import StreamError
-from continual.domain.metrics import task_of
 from continual.domain.samples import Split
 from continual.learning import resolve_backbone
 from flows.adapter_context import (
@@ -23,7 +22,7 @@ from flows.adapter_context import (
     options_kept,
 )
 from flows.candidates import register_candidate
-from flows.choice import AUTO, candidate_of, check_on_plan, check_strategies
+from flows.choice import AUTO, candidate_of, check_strategies
 from flows.letting_go import check_strategy, let_go
 from flows.progress import say
 from flows.requests import Release
@@ -83,15 +82,12 @@ def check_before_release(workspace: str, wanted: Release, strategy: str | None =
     `strategy` is what the updates after it are asked to use. Raises LearningError, BackboneError or ConflictError.
     """
     asked = options_from_record(wanted.options)
-    check_strategies(asked.plan.strategies, strategy, asked.task, volumes=asked.volume is not None)
-    check_on_plan(asked.plan, strategy)
+    check_strategies(asked, strategy)
     with open_workplace(workspace, create=True) as workplace:
         champion = champion_of(workplace, wanted.adapter)
         if champion is not None:
             # What it was released for counts, not what is wished for now.
-            released = options_from_record(champion.record["options"])
-            check_strategies((), strategy, task_of(champion.metric), volumes=released.volume is not None)
-            check_on_plan(released.plan, strategy)
+            check_strategies(options_from_record(champion.record["options"]), strategy)
             return options_kept(champion, wanted)
         check_release(wanted, workplace.settings.device)
         return []
@@ -137,9 +133,7 @@ def look_and_learn(
         workplace.registry.updates.reap(STALE_UPDATE)
         context = context_of(workplace, adapter, new_classes=new_classes)
         chosen = strategy or context.options.plan.strategies[0]
-        options = context.options
-        check_strategies(options.plan.strategies, chosen, options.task, volumes=options.volume is not None)
-        check_on_plan(options.plan, chosen)
+        check_strategies(context.options, chosen)
         outcome = _learn_if_needed(context, site, chosen, learn_on)
         # Also where nothing was learnt now: an update that was killed afterwards may not have got so far.
         _let_go(context)

@@ -78,7 +78,7 @@ if TYPE_CHECKING:
     from continual.learning.volumes.classifier import VolumeClassifier
     from continual.learning.volumes.grid import Volume, VolumeGrid
     from continual.learning.volumes.patch_cache import PatchCache
-    from continual.learning.volumes.predictors import VolumeMaskAnswer, VolumeMaskPredictor, VolumePredictor
+    from continual.learning.volumes.predictors import VolumeMaskPredictor, VolumePredictor
     from continual.learning.volumes.segmenter import VolumeSegmenter
     from continual.learning.volumes.wishes import check_kind, chosen_grid, usual_blocks
 
@@ -130,7 +130,6 @@ _HOMES = {
     "Volume": "volumes.grid",
     "VolumeClassifier": "volumes.classifier",
     "VolumeGrid": "volumes.grid",
-    "VolumeMaskAnswer": "volumes.predictors",
     "VolumeMaskPredictor": "volumes.predictors",
     "VolumePredictor": "volumes.predictors",
     "VolumeSegmenter": "volumes.segmenter",
@@ -240,7 +239,6 @@ __all__ = [
     "Volume",
     "VolumeClassifier",
     "VolumeGrid",
-    "VolumeMaskAnswer",
     "VolumeMaskPredictor",
     "VolumePredictor",
     "VolumeSegmenter",

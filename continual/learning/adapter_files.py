@@ -225,13 +225,12 @@ def stored_temperature(shape: Mapping[str, Any]) -> float:
 
 
 def _grid(shape: Mapping[str, Any]) -> VolumeGrid:
-    told = shape.get("volume")
     try:
-        return VolumeGrid(tuple(told["spacing_mm"]), tuple(told["size"]))  # type: ignore[index]
+        return VolumeGrid.from_record(shape["volume"])
     except (LearningError, LookupError, TypeError) as error:
         raise AdapterMismatchError(
-            f"the version's volumes are described as {told!r}, must have a spacing in mm and a size in voxels; restore "
-            f"its {RECORD}"
+            f"the version's volumes are described as {shape.get('volume')!r}, must have a spacing in mm and a size in "
+            f"voxels; restore its {RECORD}"
         ) from error
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from continual.domain.adapters import Task
 from continual.domain.digests import sha256_bytes
 from continual.domain.errors import BackboneError, LearningError
 from continual.learning.volumes.architectures import VOLUME_ARCHITECTURES
@@ -47,6 +48,13 @@ class BackboneWeights:
         """Whether it looks at volumes, not at images."""
         return self.name in VOLUME_ARCHITECTURES
 
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What adapters on it can be for."""
+        if self.name == LITEMEDSAM:
+            return (Task.SEGMENTATION,)
+        return (VOLUME_ARCHITECTURES[self.name],) if self.of_volumes else tuple(Task)
+
 
 def weights_from_bytes(data: bytes, name: str | None = None) -> BackboneWeights:
     """Read a safetensors file's header and tell its architecture by `name`, its metadata, or its shapes, in that order.
@@ -70,7 +78,7 @@ def _grid(told: Mapping[str, Any] | None) -> VolumeGrid | None:
     if told is None:
         return None
     try:
-        return VolumeGrid(tuple(told["spacing_mm"]), tuple(told["size"]))
+        return VolumeGrid.from_record(told)
     except LearningError as error:
         raise BackboneError(f"the backbone file's metadata name no grid of volumes: {error}") from error
 

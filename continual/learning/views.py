@@ -1,8 +1,10 @@
 """Views: the few fixed variants of an image whose activations are cached; view 0 is the image itself.
 
 Knows pixels and tensors; knows nothing of networks. A view is a pure function of (image, view number), so it can be
-cached for ever and drawn again on any machine.
+cached for ever and drawn again on any machine. Also how values come back to a size of their own.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -42,3 +44,12 @@ def turned_as(plane: UInt8[np.ndarray, "height width *channel"], view: int) -> U
     if (view // 4) % 2 == 0 and view % 2 == 1:
         turned = turned[:, ::-1]
     return turned
+
+
+def at_shape(values: Float[Tensor, "channel *position"], shape: Sequence[int]) -> Float[Tensor, "channel *own"]:
+    """Values of an image or a volume brought to another shape over the same extent, linear between positions."""
+    if tuple(values.shape[1:]) == tuple(shape):
+        return values
+    mode = "bilinear" if len(shape) == 2 else "trilinear"
+    brought: Tensor = interpolate(values[None], size=tuple(shape), mode=mode, align_corners=False)[0]
+    return brought

@@ -124,6 +124,27 @@ def case(request: pytest.FixtureRequest) -> Case:
     return request.getfixturevalue(f"{request.param}_case")
 
 
+@pytest.fixture
+def penalty() -> Callable[..., float]:
+    """What a strategy's plugins add to the loss of a network, in the context given."""
+
+    def added(name: str, context: Any, network: TunedNetwork) -> float:
+        import torch
+
+        from continual.learning import STRATEGIES
+
+        class Loop:
+            loss = torch.zeros(())
+            model = network
+
+        loop = Loop()
+        for plugin in STRATEGIES[name].plugins(context):
+            plugin.before_backward(loop)
+        return loop.loss.item()
+
+    return added
+
+
 class PowerCutError(Exception):
     """Ends an update from inside, between two steps."""
 

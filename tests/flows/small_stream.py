@@ -5,7 +5,7 @@ The second site's light differs, so that a model of the first site mistakes it; 
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,6 +70,15 @@ def write_manifest(path: Path, rows: Sequence[Row]) -> Path:
         writer = csv.writer(file)
         writer.writerow(("path", "site", "label", "subject"))
         writer.writerows((row.path, row.site, row.label, row.subject) for row in rows)
+    return path
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """A manifest whose columns are the first row's names."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
     return path
 
 

@@ -1,6 +1,5 @@
 """Box prompts from a manifest to a served mask: LiteMedSAM's own weights on small squares, two sites, every door."""
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 from PIL import Image
 
 from continual.domain.adapters import AdapterState, Task, asked_with_boxes
-from continual.domain.errors import BackboneError, LearningError
+from continual.domain.errors import LearningError, SettingsError
 from continual.domain.metrics import dice
 from continual.domain.samples import Split
 
@@ -72,12 +71,7 @@ def boxed(tmp_path_factory, stream, small_square):
     random = np.random.default_rng(3)
     rows = [*_write_cells(desk.folder, "first", (0, 0, 0), random)]
     rows += _write_cells(desk.folder, "second", (70, -45, -15), random)
-    manifest = desk.folder / "manifest.csv"
-    with manifest.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    incoming = Incoming(str(manifest))
+    incoming = Incoming(str(stream.write_table(desk.folder / "manifest.csv", rows)))
     wanted = Release(ADAPTER, str(small_square), None, _options(stream).as_record())
     assert check_before_release(desk.workspace, wanted) == []
     take_in(desk.workspace, incoming, "first", ADAPTER)
@@ -135,7 +129,7 @@ def test_a_release_that_litemedsam_cannot_be_is_refused_before_the_intake(stream
         refused(_options(stream), "litemedsam")
     with pytest.raises(LearningError, match="tiles of 32 pixels were asked for; leave out --tile"):
         refused(_options(stream, tile=32))
-    with pytest.raises(BackboneError, match="pass --task segmentation"):
+    with pytest.raises(SettingsError, match="is for segmentation, not classification; pass --task segmentation"):
         refused(stream.small_options())
 
 

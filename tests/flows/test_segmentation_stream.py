@@ -1,6 +1,5 @@
 """Masks from a manifest to a version that segments: released, drifted, learnt, judged by Dice, remembered, compared."""
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,12 +59,7 @@ def segmented(tmp_path_factory, stream, libraries):
     random = np.random.default_rng(3)
     rows = [*_write_cells(desk.folder, "first", (0, 0, 0), random)]
     rows += _write_cells(desk.folder, "second", (70, -45, -15), random)
-    manifest = desk.folder / "manifest.csv"
-    with manifest.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    incoming = Incoming(str(manifest))
+    incoming = Incoming(str(stream.write_table(desk.folder / "manifest.csv", rows)))
     backbone = stream.write_backbone(desk.folder / "backbone.safetensors")
     take_in(desk.workspace, incoming, "first", ADAPTER)
     release(desk.workspace, "first", Release(ADAPTER, str(backbone), None, _options(stream).as_record()))

@@ -43,12 +43,7 @@ def taken_in(tmp_path_factory, stream, libraries):
     desk, random = stream.Desk(tmp_path_factory.mktemp("volumes")), np.random.default_rng(3)
     rows = [*_write_bodies(desk.folder, "first", 120, (1.0, 1.0, 1.0), random)]
     rows += _write_bodies(desk.folder, "second", -60, (1.0, 1.0, 1.2), random)
-    manifest = desk.folder / "manifest.csv"
-    with manifest.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    incoming = Incoming(str(manifest))
+    incoming = Incoming(str(stream.write_table(desk.folder / "manifest.csv", rows)))
     take_in(desk.workspace, incoming, "first", None)
     return desk, incoming
 
@@ -146,11 +141,12 @@ def test_the_registered_version_serves_what_it_was_judged_by_on_each_volumes_own
         held = registry.samples.list("second", Split.TEST)
         volumes = [decode_volume(registry.samples.read(sample)) for sample in held]
         masks = [decode_volume_mask(registry.samples.read_mask(sample)) for sample in held]
-    answers = [predictor.predict(volume.values, volume.spacing_mm) for volume in volumes]
     if kind == "segmented":
+        answers = [predictor.predict_mask(volume.values, volume.spacing_mm).mask for volume in volumes]
         served = [dice(mask, answer, 1) for mask, answer in zip(masks, answers, strict=True)]
         assert np.mean(served) == pytest.approx(version.metrics["second"], abs=5e-3)
     else:
+        answers = [predictor.predict(volume.values, volume.spacing_mm) for volume in volumes]
         told = [max(answer, key=answer.__getitem__) for answer in answers]
         found = [np.mean([one == s.label for one, s in zip(told, held, strict=True) if s.label == c]) for c in SHAPES]
         assert np.mean(found) == pytest.approx(version.metrics["second"], abs=1e-6)

@@ -24,6 +24,7 @@ from continual.learning import (
     usual_blocks,
     weights_from_bytes,
 )
+from continual.learning.views import at_shape
 from continual.learning.volumes.architectures import (
     embed_volumes,
     empty_volume_network,
@@ -31,7 +32,7 @@ from continual.learning.volumes.architectures import (
     run_stages,
     unetr_maps,
 )
-from continual.learning.volumes.grid import as_input, at_shape, mirrored, normalise, varied
+from continual.learning.volumes.grid import as_input, mirrored, normalise, varied
 
 GRID = VolumeGrid((1.0, 1.0, 1.0), (16, 16, 16))
 UNETR = {

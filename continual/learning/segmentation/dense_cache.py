@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from continual.domain.errors import StreamError
 from continual.domain.samples import IGNORED, Sample
@@ -27,6 +26,7 @@ from continual.learning.activations import (
 )
 from continual.learning.cache_bound import CacheBound
 from continual.learning.cached_files import FEATURES, file_of, kinds_of
+from continual.learning.views import at_shape
 from continual.learning.whole_files import write_whole
 
 PICTURE = "pixels"
@@ -41,15 +41,6 @@ class DensePlace:
 
     place: CachePlace
     ending: str
-
-
-def resampled(scores: Float[Tensor, "klass *position"], *shape: int) -> Float[Tensor, "klass *own"]:
-    """Scores on a grid of another size, linear between positions."""
-    if scores.shape[1:] == shape:
-        return scores
-    mode = "bilinear" if len(shape) == 2 else "trilinear"
-    brought: Tensor = interpolate(scores[None], size=shape, mode=mode, align_corners=False)[0]
-    return brought
 
 
 class DenseCache(ABC):
@@ -141,7 +132,7 @@ class DenseCache(ABC):
 
     def at_own_size(self, scores: Float[Tensor, "klass *position"], *shape: int) -> Float[Tensor, "klass *own"]:
         """Scores at the cache's own resolution brought to an image's own size."""
-        return resampled(scores, *shape)
+        return at_shape(scores, shape)
 
     def contents(self, sample: Sample) -> Int[np.ndarray, "tile 256"]:
         """How many pixels of each class number every tile of the sample's mask holds."""

@@ -15,9 +15,8 @@ from torch import Tensor
 from continual.domain.boxes import Box
 from continual.domain.samples import IGNORED
 from continual.learning.litemedsam import Backbone, LiteMedSam
-from continual.learning.segmentation.dense_cache import resampled
 from continual.learning.segmentation.tiles import resize_mask, resize_pixels, scale_mask, scale_pixels
-from continual.learning.views import standardise
+from continual.learning.views import at_shape, standardise
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ class Framing:
     ) -> Float[Tensor, "klass height width"]:
         """Scores of the square brought to the image's own size (bilinear)."""
         rows, columns = self.extent(height, width)
-        return resampled(scores[:, :rows, :columns], height, width)
+        return at_shape(scores[:, :rows, :columns], (height, width))
 
     def box(self, box: Box, height: int, width: int) -> Box:
         """A box of an image of this size, in the square."""

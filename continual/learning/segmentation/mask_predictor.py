@@ -19,16 +19,16 @@ from continual.learning.views import standardise
 
 @dataclass(frozen=True, slots=True)
 class MaskAnswer:
-    """A mask of class numbers (0 the background, 1 to K the classes), and the share of pixels of each class in it."""
+    """A mask of class numbers (0 the background, 1 to K the classes) of an image or volume, and each class's share."""
 
-    mask: UInt8[np.ndarray, "height width"]
+    mask: UInt8[np.ndarray, "*position"]
     shares: Mapping[str, float]
     confidence: float
     """Mean over the pixels of the probability of the class that was chosen, in [0, 1]."""
 
 
-def answer_of(network: DenseNetwork, scores: Float[Tensor, "klass height width"]) -> MaskAnswer:
-    """What a network's scores of an image, at its own size, say."""
+def answer_of(network: DenseNetwork, scores: Float[Tensor, "klass *position"]) -> MaskAnswer:
+    """What a network's scores of an image or a volume, at its own size, say."""
     mask = mask_of_scores(network, scores)
     sure = network.calibrated(scores[None])[0].max(dim=0).values.mean()
     shares = {name: float(np.mean(mask == number)) for number, name in enumerate(network.classes, start=1)}

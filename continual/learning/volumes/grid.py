@@ -4,18 +4,18 @@ A resampled volume spans the same millimetres as the volume it came from, so tha
 own shape is the way back. Knows arrays; knows nothing of networks or files.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from continual.domain.errors import LearningError
-from continual.learning.views import GAINS
+from continual.learning.views import GAINS, at_shape
 
 MOST_SIDE_VOXELS = 512
 """Longest side of a patch, or of what is classified."""
@@ -68,6 +68,11 @@ class VolumeGrid:
                 f"the volume size is {list(self.size)} voxels; give 3 whole numbers of 1 to {MOST_SIDE_VOXELS} with "
                 "--volume-size, e.g. 64,64,16"
             )
+
+    @classmethod
+    def from_record(cls, told: Mapping[str, Any]) -> "VolumeGrid":
+        """The grid of a record that `dataclasses.asdict` made; LookupError or TypeError where it is none."""
+        return cls(tuple(told["spacing_mm"]), tuple(told["size"]))
 
     def folder(self) -> str:
         """Part of a folder's name that tells this grid from others."""
@@ -158,13 +163,6 @@ def normalise(values: np.ndarray) -> Float[np.ndarray, "x y z"]:
         return np.zeros_like(exact)
     normalised: Float[np.ndarray, "x y z"] = ((exact - exact.mean()) / spread).astype(np.float32)
     return normalised
-
-
-def at_shape(scores: Float[Tensor, "klass a b c"], shape: Sequence[int]) -> Float[Tensor, "klass x y z"]:
-    """Values brought to another shape over the same millimetres, linear between voxels."""
-    if tuple(scores.shape[1:]) == tuple(shape):
-        return scores
-    return interpolate(scores[None], size=tuple(shape), mode="trilinear", align_corners=False)[0]
 
 
 def mirrored(values: np.ndarray, view: int) -> np.ndarray:

@@ -19,13 +19,13 @@ from continual.learning.activations import ActivationKey, CachePlace, Picture
 from continual.learning.cached_files import FEATURES
 from continual.learning.network import PIXELS
 from continual.learning.segmentation.dense_cache import PICTURE, DenseCache, DensePlace, MaskSource
+from continual.learning.views import at_shape
 from continual.learning.volumes.architectures import unetr_features
 from continual.learning.volumes.grid import (
     MOST_PATCHES,
     Volume,
     VolumeGrid,
     as_input,
-    at_shape,
     mirrored,
     varied,
 )

@@ -4,28 +4,16 @@ What comes back lies on the volume's own grid. Not safe for two threads at once:
 or a lock. Knows nothing of files: volumes are in canonical axes (right, anterior, superior) when they come.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from continual.domain.adapters import Task
-from continual.learning.segmentation.judging import mask_of_scores
+from continual.learning.segmentation.mask_predictor import MaskAnswer, answer_of
+from continual.learning.views import at_shape
 from continual.learning.volumes.classifier import VolumeClassifier
-from continual.learning.volumes.grid import Volume, as_input, at_shape
+from continual.learning.volumes.grid import Volume, as_input
 from continual.learning.volumes.segmenter import VolumeSegmenter
-
-
-@dataclass(frozen=True, slots=True)
-class VolumeMaskAnswer:
-    """A mask of class numbers (0 the background, 1 to K the classes), and the share of voxels of each class in it."""
-
-    mask: UInt8[np.ndarray, "x y z"]
-    shares: Mapping[str, float]
-    confidence: float
-    """Mean over the voxels of the probability of the class that was chosen, in [0, 1]."""
 
 
 class VolumePredictor:
@@ -57,22 +45,11 @@ class VolumeMaskPredictor:
         self.backbone_digest = backbone_digest
         self.classes = network.classes
 
-    def predict(
-        self, values: Float[np.ndarray, "x y z"], spacing_mm: tuple[float, float, float]
-    ) -> UInt8[np.ndarray, "x y z"]:
-        """The mask of a volume on its own grid. LearningError for an impossible volume."""
-        return self.predict_mask(values, spacing_mm).mask
-
     @torch.inference_mode()
-    def predict_mask(
-        self, values: Float[np.ndarray, "x y z"], spacing_mm: tuple[float, float, float]
-    ) -> VolumeMaskAnswer:
+    def predict_mask(self, values: Float[np.ndarray, "x y z"], spacing_mm: tuple[float, float, float]) -> MaskAnswer:
         """The mask of a volume on its own grid, with what it holds. LearningError for an impossible volume."""
         resampled = self._network.grid.resampled(Volume(values, spacing_mm))
         # As the cache holds it: what is served is what was measured.
         stored = resampled.astype(np.float16)
         scores = at_shape(self._network.whole_scores(as_input(stored)), values.shape)
-        mask = mask_of_scores(self._network, scores)
-        sure = self._network.calibrated(scores[None])[0].max(dim=0).values.mean()
-        shares = {name: float(np.mean(mask == number)) for number, name in enumerate(self.classes, start=1)}
-        return VolumeMaskAnswer(mask, shares, float(sure))
+        return answer_of(self._network, scores)

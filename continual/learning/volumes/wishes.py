@@ -4,10 +4,10 @@ Knows backbones by name and metadata; builds none.
 """
 
 from continual.domain.adapters import Task
-from continual.domain.errors import BackboneError, SettingsError
-from continual.learning.backbone_weights import LITEMEDSAM, BackboneWeights
+from continual.domain.errors import SettingsError
+from continual.learning.backbone_weights import BackboneWeights
 from continual.learning.network import LoraShape
-from continual.learning.volumes.architectures import UNETR, VOLUME_ARCHITECTURES
+from continual.learning.volumes.architectures import UNETR
 from continual.learning.volumes.grid import VolumeGrid
 
 RESNET_STAGES, UNETR_STAGES = 2, 8
@@ -51,15 +51,11 @@ def check_kind(weights: BackboneWeights, task: Task, grid: VolumeGrid | None) ->
             f"backbone {weights.name!r} looks at {looks}, and the adapter's options are those of {given}; keep images "
             "and volumes in adapters of their own"
         )
-    if weights.name == LITEMEDSAM and task is Task.CLASSIFICATION:
-        raise BackboneError(f"{LITEMEDSAM} answers with masks and does not classify; pass --task segmentation")
+    if task not in weights.tasks:
+        wanted = weights.tasks[0].value
+        raise SettingsError(f"backbone {weights.name!r} is for {wanted}, not {task.value}; pass --task {wanted}")
     if grid is None:
         return
-    wanted = VOLUME_ARCHITECTURES[weights.name]
-    if task is not wanted:
-        raise SettingsError(
-            f"backbone {weights.name!r} is for {wanted.value}, not {task.value}; pass --task {wanted.value}"
-        )
     fixed = tuple(weights.arguments.get("img_size", grid.size))
     if fixed != grid.size:
         raise SettingsError(
