@@ -216,17 +216,20 @@ def monitor(
     workspace: Workspace = HERE,
     site: Annotated[str | None, typer.Option(help="One site; default: all.")] = None,
 ) -> None:
-    """Look for drift in what arrived since the champion was released, and file a report."""
+    """Look for drift in what arrived since the last look, and file a report.
+
+    By hand a window of the change plan's fewest subjects is looked at; the scheduled flow waits for a whole one.
+    """
     console = make_console()
     prepare_workspace(workspace, None, create=False)
     with showing_progress(console):
         from flows.monitor import monitor as monitor_flow
 
-        verdicts = monitor_flow(str(workspace), adapter, site)
+        verdicts = monitor_flow(str(workspace), adapter, site, now=True)
     for name, verdict in verdicts.items():
         console.print(f"{name}: {verdict}", highlight=False)
     if not verdicts:
-        console.print("nothing new since the champion was released")
+        console.print("nothing new since the champion was released, or too little for a look")
 
 
 @app.command()

@@ -5,28 +5,31 @@ from prefect.cache_policies import NO_CACHE
 
 from continual.domain.drift import DriftReport
 from flows.adapter_context import context_of
-from flows.windows import look_at_site
+from flows.looks import look_at_site
 from flows.workplace import open_workplace
 
 
-def look(workspace: str, adapter: str, site: str) -> DriftReport | None:
-    """One look at one site; None when nothing arrived since the champion learnt it."""
+def look(workspace: str, adapter: str, site: str, *, now: bool) -> DriftReport | None:
+    """One look at one site; None when nothing arrived since the champion learnt it, or too little for a look."""
     with open_workplace(workspace) as workplace:
         context = context_of(workplace, adapter)
         champion = workplace.registry.adapters.current(adapter)
-        return look_at_site(context, champion, site)
+        return look_at_site(context, champion, site, now=now)
 
 
 @task(name="monitor site", cache_policy=NO_CACHE)
-def monitor_site(workspace: str, adapter: str, site: str) -> DriftReport | None:
+def monitor_site(workspace: str, adapter: str, site: str, *, now: bool) -> DriftReport | None:
     """One look as a Prefect task."""
-    return look(workspace, adapter, site)
+    return look(workspace, adapter, site, now=now)
 
 
 @flow(name="monitor", validate_parameters=True)
-def monitor(workspace: str, adapter: str, site: str | None = None) -> dict[str, str]:
-    """Site to verdict for one site or all; sites without new samples are left out."""
+def monitor(workspace: str, adapter: str, site: str | None = None, *, now: bool = False) -> dict[str, str]:
+    """Site to verdict for one site or all; sites without a window to look at are left out.
+
+    A window closes when the change plan says that a look is due; with `now` as soon as it has the fewest subjects.
+    """
     with open_workplace(workspace) as workplace:
         sites = [site] if site else list(workplace.registry.samples.sites())
-    reports = {name: monitor_site(workspace, adapter, name) for name in sites}
+    reports = {name: monitor_site(workspace, adapter, name, now=now) for name in sites}
     return {name: report.verdict.value for name, report in reports.items() if report is not None}

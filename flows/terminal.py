@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from continual.domain.adapters import AdapterVersion
-from continual.domain.drift import DriftReport
+from continual.domain.drift import DriftReport, EvidenceOverTime
 from continual.domain.samples import IntakeSummary
 from flows.benchmark_page import SHOWN, spelt, title_of
 from flows.whole_files import write_whole
@@ -139,7 +139,7 @@ def show_report(console: Console, report: DriftReport) -> None:
     console.print(f"[bold]{report.site}[/bold]: {report.verdict.value} -> {report.action.value}", highlight=False)
     console.print(report.reason, highlight=False)
     table = Table(title_justify="left")
-    for heading in ("family", "signal", "score", "p", "adjusted p", "alarm"):
+    for heading in ("family", "signal", "score", "p", "adjusted p", "e", "alarm"):
         table.add_column(heading)
     for signal in report.signals:
         table.add_row(
@@ -148,10 +148,24 @@ def show_report(console: Console, report: DriftReport) -> None:
             f"{signal.score:.4g}",
             f"{signal.p_value:.3g}",
             f"{signal.adjusted_p_value:.3g}",
+            f"{signal.e_value:.3g}",
             "yes" if signal.alarm else "",
         )
     if report.signals:
         console.print(table)
+    if report.over_time is not None:
+        _show_evidence(console, report.over_time)
+
+
+def _show_evidence(console: Console, over_time: EvidenceOverTime) -> None:
+    """Evidence since the promotion: what this window adds, and what all of them say."""
+    title = f"Evidence since the promotion: {over_time.value:.3g} of {over_time.threshold:g}"
+    table = Table(title=title, title_justify="left")
+    for heading in ("family", "this window", f"all {over_time.windows}"):
+        table.add_column(heading)
+    for family, wealth in over_time.families.items():
+        table.add_row(family, f"{over_time.e_values[family]:.3g}", f"{wealth:.3g}")
+    console.print(table)
 
 
 def show_benchmark(console: Console, found: Mapping[str, Any]) -> None:

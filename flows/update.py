@@ -24,9 +24,10 @@ from flows.adapter_context import (
 from flows.candidates import register_candidate
 from flows.choice import AUTO, candidate_of, check_strategies
 from flows.letting_go import check_strategy, let_go
+from flows.looks import look_at_site
 from flows.progress import say
 from flows.requests import Release
-from flows.windows import look_at_site, new_labels, new_samples
+from flows.windows import new_labels, new_samples
 from flows.workplace import Workplace, open_workplace
 
 LEARN_ON = (Action.UPDATE, Action.URGENT_UPDATE)

@@ -1,9 +1,11 @@
-"""One look at one site: quality first, statistics second, verdict last; knows nothing of time, files or databases.
+"""One look at one site: quality first, statistics second, verdict last; knows nothing of clocks, files or databases.
 
-Error rates. The plan's `alpha` is the chance that a look at a site where nothing changed alarms at all, whatever
-alarms. Holm's correction holds it at two levels: inside a family over its columns, which makes the family's p-value its
-smallest adjusted one, and over the families of the look, each tested at alpha over the families not yet rejected.
-Alarms of daily looks add up: a rate over time is not held here.
+Error rates. The plan's `alpha` is the chance that a site where nothing changes is ever called drifted between two
+promotions. The first look after a promotion spends `first_look_share` of it on its tests, as a look that stands alone
+would: Holm's correction inside a family over its columns, which makes the family's p-value its smallest adjusted one,
+and over the families of the look, each tested at the level over the families not yet rejected. The rest is held by
+evidence over time (`monitoring.evidence`), which every look adds to and which may be read as often as one likes. The
+tests of later looks say what stands out; they call nothing.
 """
 
 import math
@@ -11,18 +13,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from continual.domain.change_plan import ChangePlan
-from continual.domain.drift import DriftReport, PerformanceEvidence, Signal, SignalFamily
+from continual.domain.drift import DriftReport, EvidenceOverTime, PerformanceEvidence, Signal, SignalFamily
 from monitoring.detectors import DETECTORS, Effort, Finding
+from monitoring.evidence import Past, e_value, evidence_over_time
 from monitoring.multiplicity import critical_levels, holm
 from monitoring.polarity import inverted_share
 from monitoring.references import choose_reference
 from monitoring.verdicts import Evidence, Judgement, judge, too_few_subjects, too_many_inverted, too_many_quarantined
-from monitoring.windows import Intake, Window, draw_subjects
+from monitoring.windows import Intake, Window, draw_subjects, pool
 
 MOST_SUBJECTS = 1000
 """A larger window is thinned to this many subjects, drawn by the plan's seed: more power is of no use."""
 NO_REFERENCE = ""
 """`DriftReport.reference_site` when there is no reference at all."""
+NOTHING_BEFORE = Past()
+"""The first look since a promotion."""
 
 
 def look(
@@ -31,22 +36,34 @@ def look(
     plan: ChangePlan,
     intake: Intake,
     performance: PerformanceEvidence | None = None,
-    labelled_for_training: int = 0,
+    past: Past = NOTHING_BEFORE,
 ) -> DriftReport:
     """Compares a site's current window with its reference, or for a new site with the nearest known one.
 
+    `past` holds the windows of the site that were tested since the promotion; without it this is the first look.
     Deterministic under `plan.seed`. A family in which nothing varies, or outputs that a window lacks, give no signal.
     Raises WindowError when embeddings or outputs of the two windows differ in width.
     """
     reference = choose_reference(references, current, plan.minimum_subjects, plan.seed)
     fault = _fault(reference, current, plan, intake)
     families: tuple[_Family, ...] = ()
+    over_time = None
     if fault is None and reference is not None:
-        families = _test_families(_thin(reference, plan), _thin(current, plan), plan)
+        families = _test_families(reference, current, plan)
+        over_time = _add_up(reference, current, plan, past, families)
     signals = tuple(signal for family in families for signal in family.signals)
     known = 0 if reference is None else reference.subject_count
     site = NO_REFERENCE if reference is None else reference.site
-    evidence = Evidence(current.site, site, current.subject_count, known, signals, performance, labelled_for_training)
+    evidence = Evidence(
+        current.site,
+        site,
+        current.subject_count,
+        known,
+        signals,
+        performance,
+        over_time,
+        first_look=not past.e_values,
+    )
     judgement = fault or judge(evidence, plan)
     return DriftReport(
         site=current.site,
@@ -63,7 +80,18 @@ def look(
         signals=signals,
         smallest_detectable={family.name.value: family.smallest_detectable for family in families},
         performance=performance,
+        over_time=over_time,
     )
+
+
+def _add_up(
+    reference: Window, current: Window, plan: ChangePlan, past: Past, families: "Sequence[_Family]"
+) -> EvidenceOverTime:
+    """The evidence with this window in it, tested against everything before it."""
+    if past.windows:
+        families = _test_families(pool([reference, *past.windows]), current, plan)
+    smallest = {family.name: min(signal.adjusted_p_value for signal in family.signals) for family in families}
+    return evidence_over_time(past, smallest, 1 / (plan.alpha * (1 - plan.first_look_share)))
 
 
 def _fault(reference: Window | None, current: Window, plan: ChangePlan, intake: Intake) -> Judgement | None:
@@ -98,11 +126,13 @@ Measured = tuple[tuple[str, Finding], ...]
 
 
 def _test_families(reference: Window, current: Window, plan: ChangePlan) -> tuple[_Family, ...]:
+    reference, current = _thin(reference, plan), _thin(current, plan)
+    alpha = plan.alpha * plan.first_look_share
     # With fewer permutations than this no family could alarm after Holm.
-    effort = Effort(max(plan.permutations, math.ceil(len(SignalFamily) / plan.alpha) - 1), plan.seed)
+    effort = Effort(max(plan.permutations, math.ceil(len(SignalFamily) / alpha) - 1), plan.seed)
     measured = {family: found for family in SignalFamily if (found := _measure(reference, current, family, effort))}
     adjusted = {family: holm([finding.p_value for _, finding in found]) for family, found in measured.items()}
-    levels = critical_levels([min(values) for values in adjusted.values()], plan.alpha)
+    levels = critical_levels([min(values) for values in adjusted.values()], alpha)
     return tuple(
         _family(family, measured[family], adjusted[family], level)
         for family, level in zip(measured, levels, strict=True)
@@ -129,6 +159,7 @@ def _family(name: SignalFamily, found: Measured, adjusted: Sequence[float], leve
             adjusted_p_value=corrected,
             alarm=corrected <= level,
             detail={**finding.detail, "level": level},
+            e_value=e_value(corrected),
         )
         for (detector, finding), corrected in zip(found, adjusted, strict=True)
     )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from continual.domain.change_plan import ChangePlan
-from continual.domain.drift import Action, PerformanceEvidence, Signal, SignalFamily, Verdict
+from continual.domain.drift import Action, EvidenceOverTime, PerformanceEvidence, Signal, SignalFamily, Verdict
 
 ONE_SIDED_95 = 1.645
 """Standard deviations of a normal variable's one-sided 95 % bound."""
@@ -35,7 +35,14 @@ class Evidence:
     reference_subjects: int
     signals: Sequence[Signal]
     performance: PerformanceEvidence | None
-    labelled_for_training: int
+    over_time: EvidenceOverTime | None = None
+    first_look: bool = True
+
+    @property
+    def drifted(self) -> bool:
+        """The first look's tests alarm, or the evidence of all windows together does."""
+        first = self.first_look and any(signal.alarm for signal in self.signals)
+        return first or (self.over_time is not None and self.over_time.alarm)
 
 
 def too_many_quarantined(offered: int, quarantined: int, limit: float) -> Judgement:
@@ -74,7 +81,7 @@ def too_few_subjects(current: int, reference: int, reference_site: str | None, m
 def judge(evidence: Evidence, plan: ChangePlan) -> Judgement:
     """Verdict on a look with enough subjects and no fault: what alarmed, and whether measured performance fell."""
     fall = _fall(evidence.performance)
-    if not any(signal.alarm for signal in evidence.signals):
+    if not evidence.drifted:
         return _judge_quiet(evidence, plan, fall)
     said = f"{_difference(evidence)}; {_performance(evidence.performance, plan.harm_margin)}"
     verdict = Verdict.COVARIATE_SHIFT
@@ -82,7 +89,7 @@ def judge(evidence: Evidence, plan: ChangePlan) -> Judgement:
         return Judgement(verdict, Action.REQUEST_LABELS, f"{said}: send labels so that harm can be judged")
     if fall <= plan.harm_margin:
         return Judgement(verdict, Action.LOG, f"{said}: no update is needed")
-    labelled = evidence.labelled_for_training
+    labelled = 0 if evidence.performance is None else evidence.performance.for_training
     if labelled >= plan.minimum_labelled:
         return Judgement(verdict, Action.UPDATE, f"{said}: update on {labelled} labelled training samples")
     short = plan.minimum_labelled - labelled
@@ -92,10 +99,7 @@ def judge(evidence: Evidence, plan: ChangePlan) -> Judgement:
 
 def _judge_quiet(evidence: Evidence, plan: ChangePlan, fall: float | None) -> Judgement:
     """Nothing looks different: labels that say otherwise point to a changed meaning."""
-    said = (
-        f"no family of signals alarms between {evidence.current_subjects} current subjects and "
-        f"{evidence.reference_subjects} of site {evidence.reference_site} at level {plan.alpha:g}"
-    )
+    said = _quiet(evidence, plan)
     if evidence.performance is None or fall is None:
         return Judgement(Verdict.NO_DRIFT, Action.NONE, said)
     said = f"{said}; {_performance(evidence.performance, plan.harm_margin)}"
@@ -109,6 +113,25 @@ def _judge_quiet(evidence: Evidence, plan: ChangePlan, fall: float | None) -> Ju
         return Judgement(Verdict.NO_DRIFT, Action.NONE, f"{said}: a fall that this few labels show by chance")
     reason = f"{said}: images look alike but their labels are met less often; update now or roll back"
     return Judgement(Verdict.CONCEPT_SHIFT, Action.URGENT_UPDATE, reason)
+
+
+def _quiet(evidence: Evidence, plan: ChangePlan) -> str:
+    compared = f"{evidence.current_subjects} current subjects and {evidence.reference_subjects} of site "
+    said = f"no family of signals alarms between {compared}{evidence.reference_site} at level {plan.alpha:g}"
+    over_time = evidence.over_time
+    if over_time is None or evidence.first_look:
+        return said
+    return f"{said}; {_evidence(over_time)}"
+
+
+def _evidence(over_time: EvidenceOverTime) -> str:
+    """The evidence as a sentence's part."""
+    relation = "reaches" if over_time.alarm else "is below"
+    windows = "window" if over_time.windows == 1 else "windows"
+    return (
+        f"evidence of {over_time.windows} {windows} since the promotion is {over_time.value:.3g}, which {relation} the "
+        f"limit {over_time.threshold:g}"
+    )
 
 
 def _fall(performance: PerformanceEvidence | None) -> float | None:
@@ -131,10 +154,14 @@ def _difference(evidence: Evidence) -> str:
     known = f"site {evidence.reference_site}"
     if evidence.site != evidence.reference_site:
         known = f"{known}, the nearest known site,"
-    return (
-        f"{evidence.current_subjects} subjects differ from {evidence.reference_subjects} of {known} "
-        f"in {' and '.join(parts)}"
-    )
+    compared = f"{evidence.current_subjects} subjects"
+    said = f"{compared} differ from {evidence.reference_subjects} of {known} in {' and '.join(parts)}"
+    if not parts:
+        said = f"{compared} alone do not stand out against {evidence.reference_subjects} of {known}"
+    over_time = evidence.over_time
+    if over_time is None or evidence.first_look:
+        return said
+    return f"{said}; {_evidence(over_time)}, most of it from window {over_time.since} on"
 
 
 def _strongest(signals: Sequence[Signal]) -> str:

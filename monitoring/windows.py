@@ -1,7 +1,7 @@
 """Windows: what one site sent in one stretch of time, checked at the door; knows nothing of tests or verdicts."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,6 +88,32 @@ def subject_codes(window: Window) -> tuple[Int[np.ndarray, "sample"], int]:
     """Number from 0 of each sample's subject, in order of subject name, and how many subjects there are."""
     names, codes = np.unique(np.asarray(window.subjects), return_inverse=True)
     return codes.reshape(-1), len(names)
+
+
+def pool(windows: Sequence[Window]) -> Window:
+    """All samples of some windows as one, under the first one's site; a subject is told by its site and name.
+
+    Outputs are kept where all windows have them. Raises WindowError where widths differ.
+    """
+    first = windows[0]
+    if len(windows) == 1:
+        return first
+    outputs = [window.outputs for window in windows if window.outputs is not None]
+    return Window(
+        site=first.site,
+        subjects=tuple(f"{window.site}/{subject}" for window in windows for subject in window.subjects),
+        embeddings=_stacked([window.embeddings for window in windows], first.site),
+        outputs=_stacked(outputs, first.site) if len(outputs) == len(windows) else None,
+        tags=tuple(row for window in windows for row in window.tags),
+        pixel_statistics=tuple(row for window in windows for row in window.pixel_statistics),
+    )
+
+
+def _stacked(arrays: Sequence[Float[np.ndarray, "sample column"]], site: str) -> Float[np.ndarray, "sample column"]:
+    widths = sorted({array.shape[1] for array in arrays})
+    if len(widths) > 1:
+        raise WindowError(f"windows of site {site} have {widths} columns; compute all with one model")
+    return np.vstack(arrays)
 
 
 def draw_subjects(window: Window, limit: int, seed: int) -> Window:

@@ -8,7 +8,15 @@ from typing import Any, TypeAlias, final
 from sqlalchemy import select
 
 from continual.domain.digests import sha256_json
-from continual.domain.drift import Action, DriftReport, PerformanceEvidence, Signal, SignalFamily, Verdict
+from continual.domain.drift import (
+    Action,
+    DriftReport,
+    EvidenceOverTime,
+    PerformanceEvidence,
+    Signal,
+    SignalFamily,
+    Verdict,
+)
 from continual.domain.errors import NotFoundError
 from registry import ledger
 from registry.database import Database, next_number
@@ -78,12 +86,14 @@ class DriftReportStore:
 
 
 def _report(number: int, created_at: datetime, body: Mapping[str, Any]) -> DriftReport:
-    evidence = body["performance"]
+    evidence, over_time, batches = body["performance"], body.get("over_time"), body.get("batches")
     read = {
         "verdict": Verdict(body["verdict"]),
         "action": Action(body["action"]),
         "signals": tuple(_signal(signal) for signal in body["signals"]),
         "performance": None if evidence is None else PerformanceEvidence(**evidence),
+        "over_time": None if over_time is None else EvidenceOverTime(**over_time),
+        "batches": None if batches is None else tuple(batches),
         "created_at": created_at,
         "id": number,
     }

@@ -38,7 +38,12 @@ class ChangePlan:
     """One-sided confidence of the gate's bootstrap bound."""
     bootstrap_draws: int = 2000
     alpha: float = 0.05
-    """False-alarm level of one look at one site, all families together."""
+    """How often a site where nothing changes is ever called drifted between two promotions, all looks together."""
+    first_look_share: float = 0.5
+    """Share of alpha that the first look after a promotion spends on its tests; the rest is for evidence over time."""
+    window_subjects: int = 20
+    """A scheduled look waits until this many new subjects have come, or until the window is `window_days` old."""
+    window_days: float = 7.0
     minimum_subjects: int = 10
     """Fewer subjects in a window than this is `insufficient_data`."""
     permutations: int = 999
@@ -55,7 +60,7 @@ class ChangePlan:
     def __post_init__(self) -> None:
         if not self.strategies:
             raise SettingsError("change plan: it allows 0 strategies; name at least 1")
-        for name in ("confidence", "alpha", "quarantine_limit"):
+        for name in ("confidence", "alpha", "first_look_share", "quarantine_limit"):
             value = getattr(self, name)
             if not 0 < value < 1:
                 raise SettingsError(f"change plan: {name} is {value}, must lie between 0 and 1; correct the plan")
@@ -65,6 +70,11 @@ class ChangePlan:
             value = getattr(self, name)
             if value < 0:
                 raise SettingsError(f"change plan: {name} is {value}, must be 0 or more; correct the plan")
+        if self.window_subjects < 1 or self.window_days < 0:
+            raise SettingsError(
+                f"change plan: windows of {self.window_subjects} subjects or {self.window_days} days, must be 1 and 0 "
+                "or more; correct the plan"
+            )
         fewest = math.ceil(1 / self.alpha) - 1
         if self.permutations < fewest:
             raise SettingsError(

@@ -45,6 +45,7 @@ class Signal:
     """One test of one thing. A higher score means more drift; `p_value` in (0, 1] is already subject-level.
 
     `adjusted_p_value` is corrected by Holm (1979) inside the family; `alarm` compares it with the look's level.
+    `e_value` is what it is worth as a bet against "nothing changed" (Vovk & Wang 2021).
     """
 
     family: SignalFamily
@@ -55,6 +56,7 @@ class Signal:
     adjusted_p_value: float
     alarm: bool
     detail: Mapping[str, Any] = field(default_factory=dict)
+    e_value: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,34 @@ class PerformanceEvidence:
     reference: float | None
     current: float | None
     labelled: int
+    for_training: int = 0
+    """New labelled training samples, which an update could learn."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceOverTime:
+    """What all windows since the promotion say together; it may be read after every window (an e-process).
+
+    Where nothing changes, `value` ever reaches `threshold` with probability at most 1 / threshold, however many windows
+    are looked at (Ville 1939).
+    """
+
+    value: float
+    """Mean of the families' evidence, 0 or more; 1 says nothing."""
+    threshold: float
+    families: Mapping[str, float]
+    """Evidence of each family since the promotion."""
+    e_values: Mapping[str, float]
+    """What this window alone adds, per family; a family that could not be tested is 1."""
+    windows: int
+    """Windows looked at since the promotion, this one included."""
+    since: int
+    """The window, from 1, at which the strongest family's evidence begins."""
+
+    @property
+    def alarm(self) -> bool:
+        """Whether "nothing changed since the promotion" is rejected."""
+        return self.value >= self.threshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,5 +117,12 @@ class DriftReport:
     smallest_detectable: Mapping[str, float] = field(default_factory=dict)
     """Per family, the smallest score that would have alarmed in this look: what it could have seen."""
     performance: PerformanceEvidence | None = None
+    over_time: EvidenceOverTime | None = None
+    """None where nothing was tested, or in a report of an earlier release."""
+    adapter: str = ""
+    version: int | None = None
+    """The champion whose reference and outputs were looked at."""
+    batches: tuple[int, int] | None = None
+    """First and last intake batch of the site that the current window holds."""
     created_at: datetime | None = None
     id: int | None = None

@@ -1,0 +1,139 @@
+"""Looks at a site over time: which samples make the next window, what was looked at before, what is filed.
+
+Each sample is in one window and each subject in the first one that it came to; a window that was tested is closed. What
+has been looked at stands in the drift reports of the champion, so there is nothing else to keep, or to lose.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from continual.domain.adapters import AdapterVersion
+from continual.domain.drift import DriftReport
+from continual.domain.samples import Sample
+from flows.adapter_context import AdapterContext
+from flows.windows import held_out, learnt_batch, measured_performance, new_samples, window_of
+from monitoring import Intake, Past, look
+
+MOST_REPORTS = 10_000
+"""Reports of a site that are read back: 27 years of daily looks."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """The samples of some intake batches, first and last, whose subjects had not come before."""
+
+    batches: tuple[int, int]
+    samples: Sequence[Sample]
+
+    @property
+    def subjects(self) -> int:
+        return len({sample.subject for sample in self.samples})
+
+
+def look_at_site(
+    context: AdapterContext, champion: AdapterVersion, site: str, *, now: bool = True
+) -> DriftReport | None:
+    """Compare a site's current window with the champion's references and file a report.
+
+    The window closes when it has the plan's fewest subjects or, unless `now`, when the plan says that a scheduled look
+    is due. Until then the last window is judged again, since labels may have come, and filed if that says something
+    new. None when there is nothing to look at.
+    """
+    tested = _tested(context, champion, site)
+    closed = _closed(context, champion, site, tested)
+    pending = _pending(context, champion, site, closed)
+    if tested and not _is_due(context, site, pending, now=now):
+        tested, closed, pending = tested[:-1], closed[:-1], closed[-1]
+    elif not pending.samples or not (now or _is_due(context, site, pending, now=False)):
+        return None
+    return _look(context, champion, site, pending, _Before(closed, tested))
+
+
+def _tested(context: AdapterContext, champion: AdapterVersion, site: str) -> list[DriftReport]:
+    """The champion's reports of closed windows, oldest first; of one that was judged again the last."""
+    reports = reversed(context.registry.drift.list(site, limit=MOST_REPORTS))
+    ours = [r for r in reports if (r.adapter, r.version) == (context.name, champion.number) and r.over_time is not None]
+    return list({report.batches: report for report in ours}.values())
+
+
+def _closed(
+    context: AdapterContext, champion: AdapterVersion, site: str, tested: Sequence[DriftReport]
+) -> list[_Stretch]:
+    arrived, seen = new_samples(context, champion, site), set[str]()
+    stretches = []
+    for report in tested:
+        first, last = report.batches or (0, 0)
+        stretches.append(_Stretch((first, last), _first_seen(arrived, seen, first, last)))
+    return stretches
+
+
+def _first_seen(arrived: Sequence[Sample], seen: set[str], first: int, last: int) -> list[Sample]:
+    """Samples of batches first..last whose subjects are not among the seen; these are seen from now on."""
+    samples = [sample for sample in arrived if first <= sample.batch <= last and sample.subject not in seen]
+    seen.update(sample.subject for sample in samples)
+    return samples
+
+
+def _pending(context: AdapterContext, champion: AdapterVersion, site: str, closed: Sequence[_Stretch]) -> _Stretch:
+    """What came after the last closed window."""
+    after = closed[-1].batches[1] if closed else learnt_batch(champion, site)
+    seen = {sample.subject for stretch in closed for sample in stretch.samples}
+    numbers = [batch.number for batch in context.registry.samples.batches(site) if batch.number > after]
+    batches = (min(numbers, default=after), max(numbers, default=after))
+    return _Stretch(batches, _first_seen(new_samples(context, champion, site), seen, after + 1, batches[1]))
+
+
+def _is_due(context: AdapterContext, site: str, pending: _Stretch, *, now: bool) -> bool:
+    plan = context.options.plan
+    if now or pending.subjects >= plan.window_subjects:
+        return pending.subjects >= plan.minimum_subjects
+    first = min((sample.batch for sample in pending.samples), default=None)
+    if first is None:
+        return False
+    began = next(batch.created_at for batch in context.registry.samples.batches(site) if batch.number == first)
+    return datetime.now(UTC) - began >= timedelta(days=plan.window_days)
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What was looked at since the promotion, oldest first."""
+
+    closed: Sequence[_Stretch]
+    tested: Sequence[DriftReport]
+
+
+def _look(
+    context: AdapterContext, champion: AdapterVersion, site: str, current: _Stretch, before: _Before
+) -> DriftReport:
+    known = {name: held_out(context, champion, name) for name in champion.trained_on}
+    # A site may have no held-out subject left, a window no sample: they can be erased.
+    references = {name: samples for name, samples in known.items() if samples}
+    earlier = [stretch.samples for stretch in before.closed if stretch.samples]
+    arrived = new_samples(context, champion, site)
+    groups = [current.samples, *references.values(), *earlier, arrived]
+    everything = {sample.digest: sample for group in groups for sample in group}
+    context.fill(list(everything.values()), 1, f"{site}: activations")
+    network = context.network_of(champion)
+    report = look(
+        [window_of(context, network, name, samples) for name, samples in references.items()],
+        window_of(context, network, site, current.samples),
+        context.options.plan,
+        _intake(context, site, current.batches),
+        measured_performance(context, network, champion, arrived),
+        Past(
+            tuple(window_of(context, network, site, samples) for samples in earlier),
+            tuple(report.over_time.e_values for report in before.tested if report.over_time is not None),
+        ),
+    )
+    said = replace(report, adapter=context.name, version=champion.number, batches=current.batches)
+    last = context.registry.drift.latest(site)
+    if last is not None and replace(last, id=None, created_at=None) == said:
+        return last
+    return context.registry.drift.add(said, context.workplace.actor)
+
+
+def _intake(context: AdapterContext, site: str, batches: tuple[int, int]) -> Intake:
+    inside = [b for b in context.registry.samples.batches(site) if batches[0] <= b.number <= batches[1]]
+    quarantined = sum(batch.quarantined for batch in inside)
+    return Intake(offered=quarantined + sum(batch.new + batch.duplicates for batch in inside), quarantined=quarantined)
