@@ -109,9 +109,8 @@ def _look(
     known = {name: held_out(context, champion, name) for name in champion.trained_on}
     # A site may have no held-out subject left, a window no sample: they can be erased.
     references = {name: samples for name, samples in known.items() if samples}
-    earlier = [stretch.samples for stretch in before.closed if stretch.samples]
     arrived = new_samples(context, champion, site)
-    groups = [current.samples, *references.values(), *earlier, arrived]
+    groups = [*references.values(), arrived]
     everything = {sample.digest: sample for group in groups for sample in group}
     context.fill(list(everything.values()), 1, f"{site}: activations")
     network = context.network_of(champion)
@@ -122,7 +121,7 @@ def _look(
         _intake(context, site, current.batches),
         measured_performance(context, network, champion, arrived),
         Past(
-            tuple(window_of(context, network, site, samples) for samples in earlier),
+            tuple(window_of(context, network, site, s.samples) if s.samples else None for s in before.closed),
             tuple(report.over_time.e_values for report in before.tested if report.over_time is not None),
         ),
     )

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+from jaxtyping import Int
+
 from continual.domain.adapters import AdapterVersion, Task
 from continual.domain.drift import PerformanceEvidence
 from continual.domain.metrics import METRICS, task_of
@@ -10,7 +13,7 @@ from continual.learning import VersionNetwork, probabilities, site_outcomes
 from flows.adapter_context import AdapterContext
 from flows.letting_go import learnable
 from flows.progress import track
-from monitoring import Window
+from monitoring import UNLABELLED, Window
 
 
 def learnt_batch(champion: AdapterVersion, site: str) -> int:
@@ -44,6 +47,7 @@ def held_out(context: AdapterContext, champion: AdapterVersion, site: str) -> li
 def window_of(context: AdapterContext, network: VersionNetwork, site: str, samples: Sequence[Sample]) -> Window:
     """The window of some samples whose activations are in the cache."""
     digests = [sample.digest for sample in samples]
+    whole_images = context.options.task is Task.CLASSIFICATION
     return Window(
         site=site,
         subjects=tuple(sample.subject for sample in samples),
@@ -51,7 +55,14 @@ def window_of(context: AdapterContext, network: VersionNetwork, site: str, sampl
         outputs=probabilities(network, context.cache, digests, track(f"{site}: outputs", len(digests))),
         tags=tuple(sample.tags for sample in samples),
         pixel_statistics=tuple(sample.pixel_statistics for sample in samples),
+        labels=_labels(network, samples) if whole_images else None,
+        classes=network.classes if whole_images else (),
     )
+
+
+def _labels(network: VersionNetwork, samples: Sequence[Sample]) -> Int[np.ndarray, "sample"]:
+    places = {label: place for place, label in enumerate(network.classes)}
+    return np.array([UNLABELLED if s.label is None else places.get(s.label, UNLABELLED) for s in samples], dtype=int)
 
 
 def measured_performance(

@@ -8,6 +8,6 @@ The one door of evidently, pandas and scipy. Knows nothing of torch, databases, 
 from monitoring.detectors import DETECTORS
 from monitoring.evidence import Past
 from monitoring.looks import look
-from monitoring.windows import Intake, Window
+from monitoring.windows import UNLABELLED, Intake, Window
 
-__all__ = ["DETECTORS", "Intake", "Past", "Window", "look"]
+__all__ = ["DETECTORS", "UNLABELLED", "Intake", "Past", "Window", "look"]

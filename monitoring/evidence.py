@@ -25,10 +25,17 @@ MOST = 1e12
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Past:
-    """The windows of a site that were tested since the promotion, oldest first, and what each added per family."""
+    """The windows of a site that were tested since the promotion, oldest first, and what each added per family.
 
-    windows: tuple[Window, ...] = ()
+    None stands for a window whose samples were erased: its bets stay.
+    """
+
+    windows: tuple[Window | None, ...] = ()
     e_values: tuple[Mapping[str, float], ...] = ()
+
+    def since(self, first: int) -> list[Window]:
+        """The windows from number `first` on, counted from 1."""
+        return [window for window in self.windows[first - 1 :] if window is not None]
 
 
 def e_value(p_value: float) -> float:

@@ -1,16 +1,11 @@
-"""From signals to a verdict, an action and one sentence; knows nothing of how a signal was measured.
-
-Not decided here: `prevalence_shift`. It needs the current label mix, to be estimated from outputs (black-box shift
-estimation), and comes with that estimate; until then a change of mix that moves outputs or embeddings is called
-`covariate_shift`, whose action waits for measured harm.
-"""
+"""From signals to a verdict, an action and one sentence; knows nothing of how a signal was measured."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from continual.domain.change_plan import ChangePlan
-from continual.domain.drift import Action, EvidenceOverTime, PerformanceEvidence, Signal, SignalFamily, Verdict
+from continual.domain.drift import Action, CaseMix, EvidenceOverTime, PerformanceEvidence, Signal, SignalFamily, Verdict
 
 ONE_SIDED_95 = 1.645
 """Standard deviations of a normal variable's one-sided 95 % bound."""
@@ -37,6 +32,7 @@ class Evidence:
     performance: PerformanceEvidence | None
     over_time: EvidenceOverTime | None = None
     first_look: bool = True
+    case_mix: CaseMix | None = None
 
     @property
     def drifted(self) -> bool:
@@ -84,6 +80,9 @@ def judge(evidence: Evidence, plan: ChangePlan) -> Judgement:
     if not evidence.drifted:
         return _judge_quiet(evidence, plan, fall)
     said = f"{_difference(evidence)}; {_performance(evidence.performance, plan.harm_margin)}"
+    if evidence.case_mix is not None and evidence.case_mix.explains:
+        said = f"{said}; {_mix(evidence.case_mix)}: recalibrate to the new mix, the images themselves look alike"
+        return Judgement(Verdict.PREVALENCE_SHIFT, Action.RECALIBRATE, said)
     verdict = Verdict.COVARIATE_SHIFT
     if fall is None:
         return Judgement(verdict, Action.REQUEST_LABELS, f"{said}: send labels so that harm can be judged")
@@ -113,6 +112,17 @@ def _judge_quiet(evidence: Evidence, plan: ChangePlan, fall: float | None) -> Ju
         return Judgement(Verdict.NO_DRIFT, Action.NONE, f"{said}: a fall that this few labels show by chance")
     reason = f"{said}: images look alike but their labels are met less often; update now or roll back"
     return Judgement(Verdict.CONCEPT_SHIFT, Action.URGENT_UPDATE, reason)
+
+
+def _mix(case_mix: CaseMix) -> str:
+    """The class whose share changed most."""
+    pairs = list(zip(case_mix.reference, case_mix.current, strict=True))
+    place = max(range(len(pairs)), key=lambda klass: abs(pairs[klass][1] - pairs[klass][0]))
+    name = case_mix.classes[place] if case_mix.classes else f"class {place}"
+    known, now = pairs[place]
+    return (
+        f"the difference is gone once the reference has the estimated case mix ({name} from {known:.0%} to {now:.0%})"
+    )
 
 
 def _quiet(evidence: Evidence, plan: ChangePlan) -> str:

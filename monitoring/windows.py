@@ -9,6 +9,8 @@ from jaxtyping import Bool, Float, Int
 
 from continual.domain.errors import WindowError
 
+UNLABELLED = -1
+
 
 @dataclass(frozen=True, slots=True)
 class Intake:
@@ -38,6 +40,8 @@ class Window:
 
     `embeddings` come from the frozen backbone; `outputs` are probabilities of one and the same champion in every window
     of a look, None where it has not predicted. `tags` may lack keys and hold NaN, both meaning "not recorded".
+    `labels` are the columns of `outputs` that were true, `UNLABELLED` where nobody said; None where nobody ever does.
+    `classes` name the columns of `outputs`, where somebody cares to.
     Subjects are pseudonyms scoped by site. Raises WindowError for an empty window, unequal lengths, or a value in
     embeddings, outputs or pixel statistics that is not finite.
     """
@@ -48,6 +52,8 @@ class Window:
     outputs: Float[np.ndarray, "sample class"] | None
     tags: tuple[Mapping[str, str | float], ...]
     pixel_statistics: tuple[Mapping[str, float], ...]
+    labels: Int[np.ndarray, "sample"] | None = None
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.subjects)
@@ -59,10 +65,17 @@ class Window:
         self._check_array("embeddings", self.embeddings)
         if self.outputs is not None:
             self._check_array("outputs", self.outputs)
+        if self.labels is not None:
+            self._check_labels(self.labels)
         for row in self.pixel_statistics:
             for name, value in row.items():
                 if not math.isfinite(value):
                     raise WindowError(f"{self._of('pixel_statistics')}: {name} is {value}; measure the image again")
+
+    @property
+    def labelled(self) -> Bool[np.ndarray, "sample"]:
+        """Which samples have a label."""
+        return np.zeros(len(self.subjects), dtype=bool) if self.labels is None else self.labels != UNLABELLED
 
     @property
     def subject_count(self) -> int:
@@ -71,6 +84,18 @@ class Window:
 
     def _of(self, member: str) -> str:
         return f"window of site {self.site}, {member}"
+
+    def _check_labels(self, labels: Int[np.ndarray, "sample"]) -> None:
+        classes = 0 if self.outputs is None else self.outputs.shape[1]
+        if labels.shape != (len(self.subjects),):
+            raise WindowError(
+                f"{self._of('labels')}: shape {labels.shape} for {len(self.subjects)} samples; pass one per sample"
+            )
+        unknown = labels[(labels != UNLABELLED) & ((labels < 0) | (labels >= classes))]
+        if unknown.size:
+            raise WindowError(
+                f"{self._of('labels')}: class {unknown[0]} of {classes} classes; use {UNLABELLED} where none is known"
+            )
 
     def _check_array(self, name: str, values: Float[np.ndarray, "sample column"]) -> None:
         if values.ndim != 2 or values.shape[0] != len(self.subjects) or values.shape[1] == 0:
@@ -99,6 +124,7 @@ def pool(windows: Sequence[Window]) -> Window:
     if len(windows) == 1:
         return first
     outputs = [window.outputs for window in windows if window.outputs is not None]
+    labels = [window.labels for window in windows if window.labels is not None]
     return Window(
         site=first.site,
         subjects=tuple(f"{window.site}/{subject}" for window in windows for subject in window.subjects),
@@ -106,6 +132,8 @@ def pool(windows: Sequence[Window]) -> Window:
         outputs=_stacked(outputs, first.site) if len(outputs) == len(windows) else None,
         tags=tuple(row for window in windows for row in window.tags),
         pixel_statistics=tuple(row for window in windows for row in window.pixel_statistics),
+        labels=np.concatenate(labels) if len(labels) == len(windows) else None,
+        classes=first.classes,
     )
 
 
@@ -122,10 +150,11 @@ def draw_subjects(window: Window, limit: int, seed: int) -> Window:
     if count <= limit:
         return window
     kept = np.random.default_rng(seed).choice(count, size=limit, replace=False)
-    return _select(window, np.isin(codes, kept))
+    return select(window, np.isin(codes, kept))
 
 
-def _select(window: Window, mask: Bool[np.ndarray, "sample"]) -> Window:
+def select(window: Window, mask: Bool[np.ndarray, "sample"]) -> Window:
+    """The samples of a window that a mask marks."""
     rows = np.flatnonzero(mask)
     return Window(
         site=window.site,
@@ -134,4 +163,6 @@ def _select(window: Window, mask: Bool[np.ndarray, "sample"]) -> Window:
         outputs=None if window.outputs is None else window.outputs[rows],
         tags=tuple(window.tags[i] for i in rows),
         pixel_statistics=tuple(window.pixel_statistics[i] for i in rows),
+        labels=None if window.labels is None else window.labels[rows],
+        classes=window.classes,
     )

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from continual.domain.digests import sha256_json
 from continual.domain.drift import (
     Action,
+    CaseMix,
     DriftReport,
     EvidenceOverTime,
     PerformanceEvidence,
@@ -93,11 +94,19 @@ def _report(number: int, created_at: datetime, body: Mapping[str, Any]) -> Drift
         "signals": tuple(_signal(signal) for signal in body["signals"]),
         "performance": None if evidence is None else PerformanceEvidence(**evidence),
         "over_time": None if over_time is None else EvidenceOverTime(**over_time),
+        "case_mix": _case_mix(body.get("case_mix")),
         "batches": None if batches is None else tuple(batches),
         "created_at": created_at,
         "id": number,
     }
     return DriftReport(**{**body, **read})
+
+
+def _case_mix(stored: Mapping[str, Any] | None) -> CaseMix | None:
+    if stored is None:
+        return None
+    shares = {name: tuple(stored[name]) for name in ("classes", "reference", "current")}
+    return CaseMix(**shares, explains=stored["explains"])
 
 
 def _signal(stored: Mapping[str, Any]) -> Signal:

@@ -72,6 +72,20 @@ class PerformanceEvidence:
 
 
 @dataclass(frozen=True, slots=True)
+class CaseMix:
+    """Shares of the classes, in [0, 1]: known on the reference, estimated in the current window.
+
+    `explains` says that no family of signals alarms any more against a reference drawn to the current mix, while one
+    still does against as small a reference of the old mix.
+    """
+
+    classes: tuple[str, ...]
+    reference: tuple[float, ...]
+    current: tuple[float, ...]
+    explains: bool
+
+
+@dataclass(frozen=True, slots=True)
 class EvidenceOverTime:
     """What all windows since the promotion say together; it may be read after every window (an e-process).
 
@@ -119,6 +133,8 @@ class DriftReport:
     performance: PerformanceEvidence | None = None
     over_time: EvidenceOverTime | None = None
     """None where nothing was tested, or in a report of an earlier release."""
+    case_mix: CaseMix | None = None
+    """None where nothing drifted, or the reference has too few labels for an estimate."""
     adapter: str = ""
     version: int | None = None
     """The champion whose reference and outputs were looked at."""

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from continual.domain.change_plan import ChangePlan
-from continual.domain.drift import Action, DriftReport, PerformanceEvidence, Signal, SignalFamily, Verdict
+from continual.domain.drift import (
+    Action,
+    CaseMix,
+    DriftReport,
+    EvidenceOverTime,
+    PerformanceEvidence,
+    Signal,
+    SignalFamily,
+    Verdict,
+)
 from continual.domain.errors import ConflictError, NotFoundError, RegistryError, SettingsError
 
 SIGNAL = Signal(SignalFamily.EMBEDDINGS, "mmd", "energy", 0.25, 0.001, 0.002, True, {"columns": [1, 2], "top": "kvp"})
@@ -26,7 +35,12 @@ REPORT = DriftReport(
     quarantined=2,
     signals=(SIGNAL, dataclasses.replace(SIGNAL, family=SignalFamily.OUTPUTS, alarm=False, detail={})),
     smallest_detectable={"embeddings": 0.1},
-    performance=PerformanceEvidence("balanced_accuracy", 0.81, 0.62, 40),
+    performance=PerformanceEvidence("balanced_accuracy", 0.81, 0.62, 40, for_training=30),
+    over_time=EvidenceOverTime(55.0, 40.0, {"embeddings": 55.0}, {"embeddings": 20.8}, windows=3, since=2),
+    case_mix=CaseMix(("benign", "malignant"), (0.9, 0.1), (0.6, 0.4), explains=False),
+    adapter="cells",
+    version=3,
+    batches=(4, 7),
 )
 
 
