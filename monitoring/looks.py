@@ -14,6 +14,7 @@ from continual.domain.drift import CaseMix, DriftReport, EvidenceOverTime, Perfo
 from monitoring.evidence import Past, evidence_over_time
 from monitoring.families import FamilyTest, compare_families
 from monitoring.label_shift import match_reference
+from monitoring.performance_estimate import estimate_performance
 from monitoring.polarity import inverted_share
 from monitoring.references import choose_reference
 from monitoring.verdicts import Evidence, Judgement, judge, too_few_subjects, too_many_inverted, too_many_quarantined
@@ -46,6 +47,7 @@ def look(
     if fault is None and reference is not None:
         families = compare_families(reference, current, plan)
         over_time = _add_up(reference, current, plan, past, families)
+        performance = _with_estimate(performance, reference, current, plan)
     signals = tuple(signal for family in families for signal in family.signals)
     known = 0 if reference is None else reference.subject_count
     site = NO_REFERENCE if reference is None else reference.site
@@ -80,6 +82,15 @@ def look(
         over_time=over_time,
         case_mix=evidence.case_mix,
     )
+
+
+def _with_estimate(
+    performance: PerformanceEvidence | None, reference: Window, current: Window, plan: ChangePlan
+) -> PerformanceEvidence | None:
+    found = None if performance is None else estimate_performance(reference, current, plan.seed)
+    if performance is None or found is None:
+        return performance
+    return replace(performance, estimated=found.value, estimated_low=found.low, estimated_high=found.high)
 
 
 def _since(current: Window, past: Past, over_time: EvidenceOverTime | None) -> Window:

@@ -83,17 +83,24 @@ def judge(evidence: Evidence, plan: ChangePlan) -> Judgement:
     if evidence.case_mix is not None and evidence.case_mix.explains:
         said = f"{said}; {_mix(evidence.case_mix)}: recalibrate to the new mix, the images themselves look alike"
         return Judgement(Verdict.PREVALENCE_SHIFT, Action.RECALIBRATE, said)
-    verdict = Verdict.COVARIATE_SHIFT
+    action, remedy = _remedy(evidence.performance, fall, plan)
+    return Judgement(Verdict.COVARIATE_SHIFT, action, f"{said}: {remedy}")
+
+
+def _remedy(performance: PerformanceEvidence | None, fall: float | None, plan: ChangePlan) -> tuple[Action, str]:
+    """What to do about images that changed: it depends on harm, measured or estimated, and on labels at hand."""
+    if fall is None and _holds(performance, plan.harm_margin):
+        return Action.LOG, "no update is needed as far as can be told without labels"
     if fall is None:
-        return Judgement(verdict, Action.REQUEST_LABELS, f"{said}: send labels so that harm can be judged")
+        return Action.REQUEST_LABELS, "send labels so that harm can be judged"
     if fall <= plan.harm_margin:
-        return Judgement(verdict, Action.LOG, f"{said}: no update is needed")
-    labelled = 0 if evidence.performance is None else evidence.performance.for_training
+        return Action.LOG, "no update is needed"
+    labelled = 0 if performance is None else performance.for_training
     if labelled >= plan.minimum_labelled:
-        return Judgement(verdict, Action.UPDATE, f"{said}: update on {labelled} labelled training samples")
+        return Action.UPDATE, f"update on {labelled} labelled training samples"
     short = plan.minimum_labelled - labelled
-    reason = f"{said}: send {short} more labelled training samples ({labelled} of {plan.minimum_labelled} are here)"
-    return Judgement(verdict, Action.REQUEST_LABELS, reason)
+    here = f"{labelled} of {plan.minimum_labelled} are here"
+    return Action.REQUEST_LABELS, f"send {short} more labelled training samples ({here})"
 
 
 def _judge_quiet(evidence: Evidence, plan: ChangePlan, fall: float | None) -> Judgement:
@@ -151,6 +158,13 @@ def _fall(performance: PerformanceEvidence | None) -> float | None:
     return performance.reference - performance.current
 
 
+def _holds(performance: PerformanceEvidence | None, margin: float) -> bool:
+    """Whether the whole interval of the estimate without labels lies above the allowed fall."""
+    if performance is None or performance.reference is None or performance.estimated_low is None:
+        return False
+    return performance.estimated_low >= performance.reference - margin
+
+
 def _labelling_noise(performance: PerformanceEvidence) -> float:
     """How far below its true value a metric on this many labels falls by chance in 1 of 20 windows (normal bound)."""
     current = performance.current or 0.0
@@ -187,11 +201,21 @@ def _strongest(signals: Sequence[Signal]) -> str:
 
 def _performance(performance: PerformanceEvidence | None, margin: float) -> str:
     if performance is None or performance.current is None:
-        return "performance is unknown, the window has no labels"
+        return _without_labels(performance)
     metric = performance.metric.replace("_", " ")
     if performance.reference is None:
         return f"{metric} is {performance.current:.3f}, with no reference value to hold it against"
     return (
         f"{metric} is {performance.current:.3f} on {performance.labelled} labelled samples, "
         f"{performance.reference:.3f} on the reference (allowed fall {margin:g})"
+    )
+
+
+def _without_labels(performance: PerformanceEvidence | None) -> str:
+    if performance is None or performance.estimated is None:
+        return "performance is unknown, the window has no labels and lies outside what could be estimated"
+    against = "" if performance.reference is None else f", {performance.reference:.3f} on the reference"
+    return (
+        f"{performance.metric.replace('_', ' ')} is estimated without labels at {performance.estimated:.3f} "
+        f"({performance.estimated_low:.3f} to {performance.estimated_high:.3f}){against}"
     )

@@ -69,6 +69,11 @@ class PerformanceEvidence:
     labelled: int
     for_training: int = 0
     """New labelled training samples, which an update could learn."""
+    estimated: float | None = None
+    """What is estimated without labels; None where it cannot be told."""
+    estimated_low: float | None = None
+    estimated_high: float | None = None
+    """Ends of the estimate's 95 % interval."""
 
 
 @dataclass(frozen=True, slots=True)
