@@ -14,7 +14,7 @@ from monitoring.windows import Window
 
 
 def measure(reference: Window, current: Window, family: SignalFamily, _effort: Effort) -> tuple[Finding, ...]:
-    """One finding per column that is not constant; p-values from Evidently.
+    """One finding per column that is not constant; p-values of `monitoring.column_tests`.
 
     The score lies in [0, 1] and reads as a share of subjects that moved: the Kolmogorov-Smirnov distance of a number,
     the total variation distance of a category. The smallest alarming score is Smirnov's (1948) large-sample critical
@@ -31,11 +31,11 @@ def _finding(column: Column, p_value: float) -> Finding:
     new = [value for value in column.current if value is not None]
     if column.numeric:
         score = _largest_gap(np.asarray(known, dtype=float), np.asarray(new, dtype=float))
-        test = column_tests.NUMERIC_TEST
+        test = "kolmogorov_smirnov"
     else:
         there, here = Counter(known), Counter(new)
         score = 0.5 * sum(abs(here[key] / len(new) - there[key] / len(known)) for key in {*there, *here})
-        test = column_tests.CATEGORICAL_TEST
+        test = "homogeneity"
     spread = math.sqrt((len(known) + len(new)) / (len(known) * len(new)))
     detail: dict[str, float | int | str] = {
         "test": test,

@@ -46,7 +46,7 @@ def test_false_alarm_rate_of_a_first_look_lies_near_its_share_of_alpha(make_wind
 
 
 def test_false_alarm_rate_of_the_two_tables_stays_below_twice_their_share_of_alpha(make_window):
-    # 60 looks through evidently: 3 alarms expected at most, more than 8 have probability .005.
+    # 60 looks: 3 alarms expected at most, more than 8 have probability .005.
     alarms = 0
     for seed in range(60):
         generator = np.random.default_rng(seed)

@@ -1,0 +1,177 @@
+"""How often a look cries wolf where nothing changed: once, and over a simulated year; real cells, a real backbone.
+
+One look: windows of 20, 50 and 200 patients drawn from one site's images, embeddings and pixel statistics, each look
+spending the plan's whole alpha at once. Beside it the same with many images a patient. A year: sites whose 1,588 images
+come in random order, 200 as the reference and the rest day by day, looked at as the scheduled flow does; a year counts
+as one false alarm however often it alarms. Beside it what the tests of every look alone would have called.
+"""
+
+import csv
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from report import Row, arguments, data_folder, publish, weights_file
+
+from continual.domain.change_plan import ChangePlan
+from continual.domain.drift import DriftReport, Verdict
+from continual.domain.samples import Sample, Split
+from continual.imaging import decode_image, pixel_statistics
+from continual.learning import (
+    ActivationCache,
+    ActivationKey,
+    LoraShape,
+    build_network,
+    first_tuned_block,
+    resolve_backbone,
+)
+from monitoring import Intake, Past, Window, look
+
+SIDE_PX = 126
+LONE, CROWDED = "barcelona", "bangkok_chula"
+"""One image a patient; 30 patients with up to 70 images each."""
+REFERENCE = 200
+DAYS = 365
+CLEAN = Intake(offered=1, quarantined=0)
+ONE_LOOK = {"alpha": 0.10, "first_look_share": 0.5}
+"""A plan whose first look spends .05 on its tests."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Site:
+    """All images of a site: rows of embeddings, their patients, their pixel statistics."""
+
+    name: str
+    embeddings: Float[np.ndarray, "sample feature"]
+    subjects: tuple[str, ...]
+    statistics: tuple[dict[str, float], ...]
+
+    def window(self, rows: Sequence[int] | Int[np.ndarray, "sample"]) -> Window:
+        """Some of the images as a window."""
+        return Window(
+            site=self.name,
+            subjects=tuple(self.subjects[row] for row in rows),
+            embeddings=self.embeddings[rows],
+            outputs=None,
+            tags=({},) * len(rows),
+            pixel_statistics=tuple(self.statistics[row] for row in rows),
+        )
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--cache", type=Path, default=Path("drift-activations"), help="embeddings are kept here")
+    parser.add_argument("--sites", type=int, default=400, help="simulated site-years")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    runs, years = (20, 2) if options.quick else (400, options.sites)
+    lone, crowded = (read_site(name, options.cache) for name in (LONE, CROWDED))
+    rows, raw = [], {}
+    for count in (20, 50, 200):
+        rate = one_look(lone, count, runs)
+        raw[f"window {count}"] = rate
+        rows.append(
+            Row(f"one look at .05, {runs} runs, window {count}", ".03 to .07", f"{rate:.3f}", 0.03 <= rate <= 0.07)
+        )
+    rate = crowded_look(crowded, runs)
+    raw["many images"] = rate
+    rows.append(Row("the same, 15 patients of up to 70 images", ".03 to .07", f"{rate:.3f}", 0.03 <= rate <= 0.07))
+    called, alone = years_of_looks(lone, years)
+    raw |= {"years": years, "years called": called, "years in which some look's tests alarm": alone}
+    rows.append(Row(f"{years} site-years of looks", "at most .05", f"{called / years:.3f}", called / years <= 0.05))
+    rows.append(Row("the same if every look's own tests called", "", f"{alone / years:.3f}", None))
+    publish(rows, raw, options.json)
+
+
+def read_site(name: str, folder: Path) -> Site:
+    """Embeddings from the frozen backbone, computed once and kept in `folder`."""
+    manifest = data_folder() / "white_blood_cells" / "manifest.csv"
+    with manifest.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["site"] == name]
+    samples = [
+        Sample(f"{number:064x}", name, row["subject"], row["label"], Split.TRAIN, "", batch=1)
+        for number, row in enumerate(rows)
+    ]
+    pixels = {
+        sample.digest: decode_image((manifest.parent / row["path"]).read_bytes()).pixels
+        for sample, row in zip(samples, rows, strict=True)
+    }
+    weights = resolve_backbone(str(weights_file()))
+    backbone = build_network(weights)
+    key = ActivationKey(weights.digest, first_tuned_block(backbone, LoraShape()), SIDE_PX)
+    cache = ActivationCache(folder / name, key, backbone, torch.device("cpu"))
+    print(f"{name}: {len(samples)} images", file=sys.stderr)
+    cache.fill(samples, 1, lambda sample: pixels[sample.digest], lambda _done: None)
+    return Site(
+        name,
+        cache.features([sample.digest for sample in samples]).astype(float),
+        tuple(sample.subject for sample in samples),
+        tuple(pixel_statistics(pixels[sample.digest]) for sample in samples),
+    )
+
+
+def one_look(site: Site, count: int, runs: int) -> float:
+    """Share of looks that alarm, each at `count` patients against `REFERENCE` others."""
+    alarms = 0
+    for seed in range(runs):
+        order = np.random.default_rng(seed).permutation(len(site.subjects))
+        windows = site.window(order[:REFERENCE]), site.window(order[REFERENCE : REFERENCE + count])
+        alarms += _alarms(look([windows[0]], windows[1], ChangePlan(seed=seed, **ONE_LOOK), CLEAN))
+    return alarms / runs
+
+
+def crowded_look(site: Site, runs: int) -> float:
+    """The same between two halves of the patients of a site where each has many images."""
+    images: dict[str, list[int]] = defaultdict(list)
+    for row, subject in enumerate(site.subjects):
+        images[subject].append(row)
+    names, alarms = sorted(images), 0
+    for seed in range(runs):
+        order = np.random.default_rng(seed).permutation(len(names))
+        first, second = (
+            site.window([row for place in half for row in images[names[place]]]) for half in np.array_split(order, 2)
+        )
+        alarms += _alarms(look([first], second, ChangePlan(seed=seed, **ONE_LOOK), CLEAN))
+    return alarms / runs
+
+
+def _alarms(report: DriftReport) -> bool:
+    return any(signal.alarm for signal in report.signals)
+
+
+def years_of_looks(site: Site, years: int) -> tuple[int, int]:
+    """Years that are called drifted, and years in which some look's tests alone alarm at the same level."""
+    called = alone = 0
+    for seed in range(years):
+        reports = _year(site, seed)
+        called += any(report.verdict is not Verdict.NO_DRIFT for report in reports)
+        alone += any(_alarms(report) for report in reports)
+        print(f"year {seed + 1} of {years}: {len(reports)} looks, {called} called, {alone} alone", file=sys.stderr)
+    return called, alone
+
+
+def _year(site: Site, seed: int) -> list[DriftReport]:
+    """A look on each day on which the plan's window is full; the plan's own alpha and permutations."""
+    plan = ChangePlan(seed=seed)
+    order = np.random.default_rng(seed).permutation(len(site.subjects))
+    reference, days = site.window(order[:REFERENCE]), np.array_split(order[REFERENCE:], DAYS)
+    past, reports, waiting = Past(), [], np.array([], dtype=int)
+    for arrived in days:
+        waiting = np.concatenate([waiting, arrived])
+        if len(waiting) < plan.window_subjects:
+            continue
+        current, waiting = site.window(waiting), waiting[:0]
+        report: Any = look([reference], current, plan, CLEAN, None, past)
+        reports.append(report)
+        past = Past((*past.windows, current), (*past.e_values, report.over_time.e_values))
+    return reports
+
+
+if __name__ == "__main__":
+    main()
