@@ -1,7 +1,7 @@
 """p-values of columns of subjects; knows nothing of windows or verdicts.
 
-Numbers go through Kolmogorov-Smirnov's test. Pearson's chi-square with its large-sample p-value alarms too often on rare
-categories, and gives p = 0 for a single subject of a new one; categories therefore have a Monte-Carlo test of
+Numbers go through Kolmogorov-Smirnov's test. Pearson's chi-square with its large-sample p-value alarms too often on
+rare categories, and gives p = 0 for a single subject of a new one; categories therefore have a Monte-Carlo test of
 homogeneity. `monitoring.report_html` shows the very same p-values through Evidently.
 """
 
