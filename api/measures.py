@@ -65,13 +65,19 @@ class _RegistryState(Collector):
         alarm = GaugeMetricFamily(
             "continual_drift_alarm", "1 while the latest verdict asks for something to be done", labels=["site"]
         )
+        evidence = GaugeMetricFamily(
+            "continual_drift_evidence", "Evidence of drift since the promotion, 1 says nothing", labels=["site"]
+        )
+        limit = GaugeMetricFamily("continual_drift_evidence_limit", "Evidence that calls drift", labels=["site"])
         held_back = GaugeMetricFamily("continual_quarantined_images", "Images in quarantine", labels=["site"])
         for site in self._registry.samples.sites():
             report = self._registry.drift.latest(site)
             alarm.add_metric([site], float(report is not None and is_alarm(report.action)))
+            if report is not None and report.over_time is not None:
+                evidence.add_metric([site], report.over_time.value)
+                limit.add_metric([site], report.over_time.threshold)
             held_back.add_metric([site], len(self._registry.samples.quarantine(site)))
-        yield alarm
-        yield held_back
+        yield from (alarm, evidence, limit, held_back)
 
 
 class Measured:

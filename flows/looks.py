@@ -19,6 +19,13 @@ MOST_REPORTS = 10_000
 """Reports of a site that are read back: 27 years of daily looks."""
 
 
+MOST_PAST_SUBJECTS = 1000
+"""Of the subjects in closed windows, as many are held against the current one: those with the lowest pseudonyms.
+
+A pseudonym is a keyed hash, so they are a fair draw, and the same ones from look to look.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class _Stretch:
     """The samples of some intake batches, first and last, whose subjects had not come before."""
@@ -106,6 +113,7 @@ class _Before:
 def _look(
     context: AdapterContext, champion: AdapterVersion, site: str, current: _Stretch, before: _Before
 ) -> DriftReport:
+    past = _past_samples(before.closed)
     known = {name: held_out(context, champion, name) for name in champion.trained_on}
     # A site may have no held-out subject left, a window no sample: they can be erased.
     references = {name: samples for name, samples in known.items() if samples}
@@ -121,7 +129,7 @@ def _look(
         _intake(context, site, current.batches),
         measured_performance(context, network, champion, arrived),
         Past(
-            tuple(window_of(context, network, site, s.samples) if s.samples else None for s in before.closed),
+            tuple(window_of(context, network, site, samples) if samples else None for samples in past),
             tuple(report.over_time.e_values for report in before.tested if report.over_time is not None),
         ),
     )
@@ -130,6 +138,13 @@ def _look(
     if last is not None and replace(last, id=None, created_at=None) == said:
         return last
     return context.registry.drift.add(said, context.workplace.actor)
+
+
+def _past_samples(closed: Sequence[_Stretch]) -> list[list[Sample]]:
+    """The samples of each closed window that the current one is held against."""
+    subjects = sorted({sample.subject for stretch in closed for sample in stretch.samples})
+    kept = set(subjects[:MOST_PAST_SUBJECTS])
+    return [[sample for sample in stretch.samples if sample.subject in kept] for stretch in closed]
 
 
 def _intake(context: AdapterContext, site: str, batches: tuple[int, int]) -> Intake:

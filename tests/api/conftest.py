@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import ServiceOptions, create_app
 from continual.domain.adapters import AdapterVersion, GateDecision, GateFinding, Task, VersionDraft
-from continual.domain.drift import Action, DriftReport, Verdict
+from continual.domain.drift import Action, DriftReport, EvidenceOverTime, Verdict
 from registry import Registry, open_registry
 
 BACKBONE = "b" * 64
@@ -161,6 +161,7 @@ class Bench:
             current_samples=40,
             quarantined=12,
             signals=(),
+            over_time=EvidenceOverTime(2.5, 40.0, {"embeddings": 2.5}, {"embeddings": 5.0}, windows=1, since=1),
             created_at=datetime.now(UTC),
         )
         return self.registry.drift.add(report, "test").id or 0

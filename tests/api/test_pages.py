@@ -146,6 +146,7 @@ def test_sites_and_drift_reports_are_told_in_json(door, hospitals):
     assert (sites["south"]["samples"], sites["south"]["labelled"], sites["south"]["quarantined"]) == (4, 2, 1)
     drift = door.http.get(sites["south"]["links"]["drift"]).json()
     assert (drift["latest"]["verdict"], len(drift["history"])) == ("data_fault", 1)
+    assert drift["latest"]["over_time"]["families"] == {"embeddings": 2.5}
     assert door.http.get(f"/v1/drift-reports/{drift['latest']['id']}").json()["quarantined"] == 12
     assert door.http.get("/v1/sites/east/drift").json()["latest"] is None
     assert door.http.get("/v1/sites/west/drift").status_code == 404
@@ -166,6 +167,8 @@ def test_metrics_count_requests_by_route_and_show_champion_drift_and_quarantine(
     assert 'continual_champion_version{adapter="wbc"} 2.0' in text
     assert 'continual_drift_alarm{site="south"} 1.0' in text
     assert 'continual_drift_alarm{site="north"} 0.0' in text
+    assert 'continual_drift_evidence{site="south"} 2.5' in text
+    assert 'continual_drift_evidence_limit{site="south"} 40.0' in text
     assert 'continual_quarantined_images{site="east"} 1.0' in text
 
 
