@@ -49,3 +49,9 @@ def test_category_test_keeps_its_level_with_rare_categories():
 def test_a_column_of_extreme_values_still_gives_a_p_value():
     column = Column("counts", True, tuple(1e12 + i for i in range(20)), (0.0,) * 20)
     assert 0 < p_values([column])[0] < 1e-6
+
+
+def test_windows_whose_exact_sum_overflows_still_give_a_p_value():
+    generator = np.random.default_rng(1)
+    column = Column("mean", True, tuple(generator.normal(size=997)), tuple(generator.normal(1.0, size=991)))
+    assert 0 < p_values([column])[0] < 1e-20
