@@ -51,16 +51,8 @@ def look(
     signals = tuple(signal for family in families for signal in family.signals)
     known = 0 if reference is None else reference.subject_count
     site = NO_REFERENCE if reference is None else reference.site
-    evidence = Evidence(
-        current.site,
-        site,
-        current.subject_count,
-        known,
-        signals,
-        performance,
-        over_time,
-        first_look=not past.e_values,
-    )
+    first = not past.e_values
+    evidence = Evidence(current.site, site, current.subject_count, known, signals, performance, over_time, first)
     if reference is not None and evidence.drifted:
         evidence = replace(evidence, case_mix=_case_mix(reference, _since(current, past, over_time), plan))
     judgement = fault or judge(evidence, plan)

@@ -80,7 +80,9 @@ def judge(evidence: Evidence, plan: ChangePlan) -> Judgement:
     if not evidence.drifted:
         return _judge_quiet(evidence, plan, fall)
     said = f"{_difference(evidence)}; {_performance(evidence.performance, plan.harm_margin)}"
-    if evidence.case_mix is not None and evidence.case_mix.explains:
+    harmed = fall is not None and fall > plan.harm_margin
+    # Balanced accuracy does not depend on the mix: where it fell, something else changed, too.
+    if evidence.case_mix is not None and evidence.case_mix.explains and not harmed:
         said = f"{said}; {_mix(evidence.case_mix)}: recalibrate to the new mix, the images themselves look alike"
         return Judgement(Verdict.PREVALENCE_SHIFT, Action.RECALIBRATE, said)
     action, remedy = _remedy(evidence.performance, fall, plan)

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from continual.domain.change_plan import ChangePlan
-from continual.domain.drift import Action, Verdict
+from continual.domain.drift import Action, PerformanceEvidence, Verdict
 from continual.domain.errors import WindowError
 from monitoring import UNLABELLED, Intake, look
 from monitoring.label_shift import estimate_mix, match_reference
@@ -72,6 +72,16 @@ def test_darker_images_of_the_old_mix_are_never_explained_by_a_mix(draw):
 
 def test_darker_images_of_another_mix_are_not_explained_by_it(draw):
     assert all(r.verdict is Verdict.COVARIATE_SHIFT for r in verdicts(draw, SKEWED, lambda rows: 0.7 * rows, draws=6))
+
+
+def test_a_mix_explains_nothing_where_measured_performance_fell(draw):
+    generator = np.random.default_rng(0)
+    known, new = draw(generator, 300, EVEN), draw(generator, 100, SKEWED)
+    verdict = {}
+    for fell in (0.0, 0.2):
+        performance = PerformanceEvidence("balanced_accuracy", 0.9, 0.9 - fell, 100)
+        verdict[fell] = look([known], new, ChangePlan(permutations=199, seed=0), CLEAN, performance).verdict
+    assert verdict == {0.0: Verdict.PREVALENCE_SHIFT, 0.2: Verdict.COVARIATE_SHIFT}
 
 
 def test_the_estimated_mix_comes_near_the_true_one(draw):
