@@ -139,14 +139,13 @@ def show_report(console: Console, report: DriftReport) -> None:
     console.print(f"[bold]{report.site}[/bold]: {report.verdict.value} -> {report.action.value}", highlight=False)
     console.print(report.reason, highlight=False)
     table = Table(title_justify="left")
-    for heading in ("family", "signal", "score", "p", "adjusted p", "e", "alarm"):
+    for heading in ("family", "signal", "score", "adjusted p", "e", "alarm"):
         table.add_column(heading)
     for signal in report.signals:
         table.add_row(
             signal.family.value,
             signal.name,
             f"{signal.score:.4g}",
-            f"{signal.p_value:.3g}",
             f"{signal.adjusted_p_value:.3g}",
             f"{signal.e_value:.3g}",
             "yes" if signal.alarm else "",
@@ -155,6 +154,24 @@ def show_report(console: Console, report: DriftReport) -> None:
         console.print(table)
     if report.over_time is not None:
         _show_evidence(console, report.over_time)
+
+
+def show_looks(console: Console, reports: Sequence[DriftReport]) -> None:
+    """One line per look."""
+    table = Table(title_justify="left")
+    for heading in ("#", "looked at", "site", "subjects", "evidence", "verdict"):
+        table.add_column(heading, no_wrap=heading != "site")
+    for report in reports:
+        over_time = report.over_time
+        table.add_row(
+            str(report.id),
+            "" if report.created_at is None else report.created_at.strftime("%Y-%m-%d"),
+            report.site,
+            f"{report.current_subjects} / {report.reference_subjects}",
+            "-" if over_time is None else f"{over_time.value:.3g} of {over_time.threshold:g}",
+            report.verdict.value,
+        )
+    console.print(table)
 
 
 def _show_evidence(console: Console, over_time: EvidenceOverTime) -> None:

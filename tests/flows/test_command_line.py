@@ -188,6 +188,7 @@ def test_an_unknown_site_ends_before_the_sites_before_it_are_learnt(command, tmp
         ("adapters", "list"),
         ("adapters", "show", "cells"),
         ("drift", "show", "first"),
+        ("drift", "list"),
         ("memory", "show", "--adapter", "cells"),
         ("memory", "erase", "--subject", "0" * 16, "--reason", "withdrawn"),
         ("monitor", "--adapter", "cells"),

@@ -37,6 +37,24 @@ def test_each_window_closes_once_and_evidence_adds_up_over_them(released):
     assert second.verdict is Verdict.NO_DRIFT, second.reason
 
 
+def test_the_list_of_looks_tells_evidence_and_verdict_within_a_terminal(released):
+    from rich.console import Console
+
+    from flows.terminal import show_looks, show_report
+
+    arrive(released, 0, 20)
+    report = look(released)
+    console = Console(width=80, record=True)
+    show_looks(console, [report])
+    show_report(console, report)
+    said = console.export_text()
+    assert "20 / 16" in said
+    assert f"{report.over_time.value:.3g} of 40" in said
+    assert "no_drift" in said
+    assert "Evidence since the promotion" in said
+    assert max(len(line) for line in said.splitlines()) <= 80
+
+
 def test_a_look_at_nothing_new_is_the_last_report_and_files_no_other(released):
     arrive(released, 0, 20)
     first = look(released)
