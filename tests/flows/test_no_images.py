@@ -116,7 +116,7 @@ def test_looking_evaluating_and_learning_go_on_without_images(gone):
     with open_workplace(gone.workspace) as workplace:
         assert stream_result(context_of(workplace, "cells"), ["first", "second"])["acc"] > 0.5
     gone.take_in(gone.cells("second", LATER, seed=5), "second", "cells")
-    assert look(gone.workspace, "cells", "second") is not None
+    assert look(gone.workspace, "cells", "second", now=True) is not None
     with open_workplace(gone.workspace) as workplace:
         from flows.update import learn_site
 
