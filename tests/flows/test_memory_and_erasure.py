@@ -144,7 +144,7 @@ def test_after_an_erasure_updates_references_and_looks_go_on_without_the_subject
     for other in others:
         erase(learnt, subject=other)
     learnt.take_in(learnt.cells("second", tuple(f"late{n}" for n in range(24)), seed=5), "second", "cells")
-    assert look(learnt.workspace, "cells", "second") is not None
+    assert look(learnt.workspace, "cells", "second", now=True) is not None
     with open_workplace(learnt.workspace) as workplace:
         context = context_of(workplace, "cells")
         version = learn_site(context, "second", "replay_ewc")
@@ -165,7 +165,7 @@ def test_a_site_whose_held_out_subjects_are_all_erased_has_no_reference_and_is_n
     for subject in held_out:
         erase(released, subject=subject)
     released.take_in(released.cells("second", SHIFTED[:4], seed=2), "second", "cells")
-    report = look(released.workspace, "cells", "second")
+    report = look(released.workspace, "cells", "second", now=True)
     assert (report.verdict.value, report.reference_subjects) == ("insufficient_data", 0)
 
 
