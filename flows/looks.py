@@ -50,9 +50,12 @@ def look_at_site(
     tested = _tested(context, champion, site)
     closed = _closed(context, champion, site, tested)
     pending = _pending(context, champion, site, closed)
-    if tested and not _is_due(context, site, pending, now=now):
+    testable = pending.subjects >= context.options.plan.minimum_subjects
+    if tested and not (testable and _is_due(context, site, pending, now=now)):
+        if not closed[-1].samples:
+            return tested[-1]  # its patients were erased: what was said of them stands
         tested, closed, pending = tested[:-1], closed[:-1], closed[-1]
-    elif not pending.samples or not (now or _is_due(context, site, pending, now=False)):
+    elif not pending.samples or not _is_due(context, site, pending, now=now):
         return None
     return _look(context, champion, site, pending, _Before(closed, tested))
 
@@ -94,7 +97,7 @@ def _pending(context: AdapterContext, champion: AdapterVersion, site: str, close
 def _is_due(context: AdapterContext, site: str, pending: _Stretch, *, now: bool) -> bool:
     plan = context.options.plan
     if now or pending.subjects >= plan.window_subjects:
-        return pending.subjects >= plan.minimum_subjects
+        return True
     first = min((sample.batch for sample in pending.samples), default=None)
     if first is None:
         return False

@@ -25,6 +25,18 @@ def test_a_scheduled_look_waits_for_the_plans_window_and_one_by_hand_does_not(re
     assert look(released, now=True).current_subjects == 12
 
 
+def test_a_window_that_is_old_enough_is_looked_at_if_it_can_be_tested_and_the_last_stands_until_then(desk):
+    desk.take_in(desk.cells("first"), "first")
+    assert desk.release(window_days=0.0) == "accepted"
+    arrive(desk, 0, 4, labelled=False)
+    assert look(desk).verdict is Verdict.INSUFFICIENT_DATA
+    arrive(desk, 4, 12, labelled=False)
+    first = look(desk)
+    assert (first.current_subjects, first.over_time.windows) == (12, 1)
+    arrive(desk, 12, 16, labelled=False)
+    assert look(desk) == first
+
+
 def test_each_window_closes_once_and_evidence_adds_up_over_them(released):
     arrive(released, 0, 20)
     first = look(released)

@@ -282,3 +282,18 @@ def test_the_command_line_shows_the_memory_and_erases_a_patient_named_on_standar
     unknown = command("memory", "erase", "--subject", "0" * 16, "--reason", WHY, *place)
     assert unknown.returncode == 2
     assert unknown.stderr.startswith("continual: no subject 0000000000000000 was ever taken in at any site")
+
+
+def test_a_window_whose_patients_were_all_erased_keeps_its_report(released):
+    from flows.monitor import look
+
+    released.take_in(released.cells("second", SHIFTED[:12], seed=2), "second", "cells")
+    report = look(released.workspace, "cells", "second", now=True)
+    with released.registry() as registry:
+        arrived = {sample.subject for sample in registry.samples.list("second")}
+    for subject in arrived:
+        erase(released, subject=subject)
+    assert look(released.workspace, "cells", "second", now=True) == report
+    released.take_in(released.cells("second", SHIFTED[20:32], seed=3), "second", "cells")
+    after = look(released.workspace, "cells", "second", now=True)
+    assert (after.current_subjects, after.over_time.windows) == (12, 2)
