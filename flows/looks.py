@@ -47,9 +47,10 @@ def look_at_site(
     is due. Until then the last window is judged again, since labels may have come, and filed if that says something
     new. None when there is nothing to look at.
     """
+    arrived = new_samples(context, champion, site)
     tested = _tested(context, champion, site)
-    closed = _closed(context, champion, site, tested)
-    pending = _pending(context, champion, site, closed)
+    closed = _closed(arrived, tested)
+    pending = _pending(context, learnt_batch(champion, site), arrived, closed, site)
     testable = pending.subjects >= context.options.plan.minimum_subjects
     if tested and not (testable and _is_due(context, site, pending, now=now)):
         if not closed[-1].samples:
@@ -57,7 +58,7 @@ def look_at_site(
         tested, closed, pending = tested[:-1], closed[:-1], closed[-1]
     elif not pending.samples or not _is_due(context, site, pending, now=now):
         return None
-    return _look(context, champion, site, pending, _Before(closed, tested))
+    return _look(context, champion, site, pending, _Before(arrived, closed, tested))
 
 
 def _tested(context: AdapterContext, champion: AdapterVersion, site: str) -> list[DriftReport]:
@@ -67,11 +68,8 @@ def _tested(context: AdapterContext, champion: AdapterVersion, site: str) -> lis
     return list({report.batches: report for report in ours}.values())
 
 
-def _closed(
-    context: AdapterContext, champion: AdapterVersion, site: str, tested: Sequence[DriftReport]
-) -> list[_Stretch]:
-    arrived, seen = new_samples(context, champion, site), set[str]()
-    stretches = []
+def _closed(arrived: Sequence[Sample], tested: Sequence[DriftReport]) -> list[_Stretch]:
+    seen, stretches = set[str](), []
     for report in tested:
         first, last = report.batches or (0, 0)
         stretches.append(_Stretch((first, last), _first_seen(arrived, seen, first, last)))
@@ -85,13 +83,15 @@ def _first_seen(arrived: Sequence[Sample], seen: set[str], first: int, last: int
     return samples
 
 
-def _pending(context: AdapterContext, champion: AdapterVersion, site: str, closed: Sequence[_Stretch]) -> _Stretch:
+def _pending(
+    context: AdapterContext, learnt: int, arrived: Sequence[Sample], closed: Sequence[_Stretch], site: str
+) -> _Stretch:
     """What came after the last closed window."""
-    after = closed[-1].batches[1] if closed else learnt_batch(champion, site)
+    after = closed[-1].batches[1] if closed else learnt
     seen = {sample.subject for stretch in closed for sample in stretch.samples}
     numbers = [batch.number for batch in context.registry.samples.batches(site) if batch.number > after]
     batches = (min(numbers, default=after), max(numbers, default=after))
-    return _Stretch(batches, _first_seen(new_samples(context, champion, site), seen, after + 1, batches[1]))
+    return _Stretch(batches, _first_seen(arrived, seen, after + 1, batches[1]))
 
 
 def _is_due(context: AdapterContext, site: str, pending: _Stretch, *, now: bool) -> bool:
@@ -107,8 +107,9 @@ def _is_due(context: AdapterContext, site: str, pending: _Stretch, *, now: bool)
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    """What was looked at since the promotion, oldest first."""
+    """What arrived since the champion learnt the site, and what of it was looked at, oldest first."""
 
+    arrived: Sequence[Sample]
     closed: Sequence[_Stretch]
     tested: Sequence[DriftReport]
 
@@ -117,11 +118,11 @@ def _look(
     context: AdapterContext, champion: AdapterVersion, site: str, current: _Stretch, before: _Before
 ) -> DriftReport:
     past = _past_samples(before.closed)
+    said_before = [report.over_time for report in before.tested if report.over_time is not None]
     known = {name: held_out(context, champion, name) for name in champion.trained_on}
     # A site may have no held-out subject left, a window no sample: they can be erased.
     references = {name: samples for name, samples in known.items() if samples}
-    arrived = new_samples(context, champion, site)
-    groups = [*references.values(), arrived]
+    groups = [*references.values(), before.arrived]
     everything = {sample.digest: sample for group in groups for sample in group}
     context.fill(list(everything.values()), 1, f"{site}: activations")
     network = context.network_of(champion)
@@ -130,10 +131,11 @@ def _look(
         window_of(context, network, site, current.samples),
         context.options.plan,
         _intake(context, site, current.batches),
-        measured_performance(context, network, champion, arrived),
+        measured_performance(context, network, champion, before.arrived),
         Past(
             tuple(window_of(context, network, site, samples) if samples else None for samples in past),
-            tuple(report.over_time.e_values for report in before.tested if report.over_time is not None),
+            tuple(evidence.e_values for evidence in said_before),
+            said_before[-1].called_at if said_before else None,
         ),
     )
     said = replace(report, adapter=context.name, version=champion.number, batches=current.batches)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import ks_2samp
 
-from monitoring.subject_tables import Column
+from monitoring.subject_tables import Column, Value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,11 +35,11 @@ def _p_value(column: Column) -> float:
             # Where its exact sum overflows, scipy falls back to the large-sample p-value and says so.
             warnings.filterwarnings("ignore", "ks_2samp: Exact calculation unsuccessful", RuntimeWarning)
             return float(ks_2samp(known, new).pvalue)
-    return homogeneity_p_value([str(value) for value in known], [str(value) for value in new])
+    return homogeneity_p_value(known, new)
 
 
 def homogeneity_p_value(
-    reference: "Sequence[str] | pd.Series[str]", current: "Sequence[str] | pd.Series[str]"
+    reference: "Sequence[Value] | pd.Series[str]", current: "Sequence[Value] | pd.Series[str]"
 ) -> float:
     """Monte-Carlo p-value of Pearson's homogeneity statistic with both margins fixed (Hope 1968); exact in level.
 

@@ -32,6 +32,8 @@ class Past:
 
     windows: tuple[Window | None, ...] = ()
     e_values: tuple[Mapping[str, float], ...] = ()
+    called_at: int | None = None
+    """The window, from 1, at which drift was called; what was called stands until the next promotion."""
 
     def since(self, first: int) -> list[Window]:
         """The windows from number `first` on, counted from 1."""
@@ -49,9 +51,12 @@ def e_value(p_value: float) -> float:
     return min(LARGEST_BET, (1 - p_value + p_value * log) / (p_value * log * log))
 
 
-def evidence_over_time(past: Past, p_values: Mapping[SignalFamily, float], threshold: float) -> EvidenceOverTime:
+def evidence_over_time(
+    past: Past, p_values: Mapping[SignalFamily, float], threshold: float, *, stands_out: bool = False
+) -> EvidenceOverTime:
     """The evidence after one more window, whose smallest adjusted p-value per family is given.
 
+    Drift is called when the evidence reaches the threshold, or when the first window `stands_out` by its own tests.
     Families are averaged, which holds whatever their dependence; one that could not be tested counts as 1.
     """
     now = {family.value: e_value(p_values[family]) if family in p_values else 1.0 for family in SignalFamily}
@@ -60,13 +65,16 @@ def evidence_over_time(past: Past, p_values: Mapping[SignalFamily, float], thres
     }
     families = {name: _mixed(each) for name, each in logs.items()}
     strongest = logs[max(families, key=lambda name: families[name])]
+    value, windows = sum(families.values()) / len(families), len(strongest)
+    called_now = value >= threshold or (stands_out and windows == 1)
     return EvidenceOverTime(
-        value=sum(families.values()) / len(families),
+        value=value,
         threshold=threshold,
         families=families,
         e_values=now,
-        windows=len(strongest),
+        windows=windows,
         since=int(strongest.argmax()) + 1,
+        called_at=past.called_at or (windows if called_now else None),
     )
 
 

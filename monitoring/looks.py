@@ -3,7 +3,8 @@
 Error rates. The plan's `alpha` is the chance that a site where nothing changes is ever called drifted between two
 promotions. The first look after a promotion spends `first_look_share` of it on its tests, as a look that stands alone
 would (`monitoring.families`). The rest is held by evidence over time (`monitoring.evidence`), which every look adds to
-and which may be read as often as one likes. The tests of later looks say what stands out; they call nothing.
+and which may be read as often as one likes. The tests of later looks say what stands out; they call nothing. What was
+called stands until the next promotion: later windows are held against a pool that has the shift in it already.
 """
 
 from collections.abc import Sequence
@@ -51,10 +52,10 @@ def look(
     signals = tuple(signal for family in families for signal in family.signals)
     known = 0 if reference is None else reference.subject_count
     site = NO_REFERENCE if reference is None else reference.site
-    first = not past.e_values
-    evidence = Evidence(current.site, site, current.subject_count, known, signals, performance, over_time, first)
-    if reference is not None and evidence.drifted:
-        evidence = replace(evidence, case_mix=_case_mix(reference, _since(current, past, over_time), plan))
+    evidence = Evidence(current.site, site, current.subject_count, known, signals, performance, over_time)
+    if reference is not None and over_time is not None and evidence.drifted:
+        drifted = pool([*past.since(over_time.since), current])
+        evidence = replace(evidence, case_mix=_case_mix(reference, drifted, plan))
     judgement = fault or judge(evidence, plan)
     return DriftReport(
         site=current.site,
@@ -85,12 +86,6 @@ def _with_estimate(
     return replace(performance, estimated=found.value, estimated_low=found.low, estimated_high=found.high)
 
 
-def _since(current: Window, past: Past, over_time: EvidenceOverTime | None) -> Window:
-    """The windows that the evidence comes from: those since it grows, or the current one alone at a first look."""
-    first = len(past.e_values) + 1 if over_time is None else over_time.since
-    return pool([*past.since(first), current])
-
-
 def _case_mix(reference: Window, current: Window, plan: ChangePlan) -> CaseMix | None:
     """Whether the difference is gone once the reference has the current mix, and not for want of samples."""
     found = match_reference(reference, current, plan.seed)
@@ -106,18 +101,22 @@ def _case_mix(reference: Window, current: Window, plan: ChangePlan) -> CaseMix |
 
 
 def _differ(reference: Window, current: Window, plan: ChangePlan) -> bool:
-    tests = compare_families(reference, current, plan)
-    return any(signal.alarm for family in tests for signal in family.signals)
+    return _alarms(compare_families(reference, current, plan))
+
+
+def _alarms(families: Sequence[FamilyTest]) -> bool:
+    return any(signal.alarm for family in families for signal in family.signals)
 
 
 def _add_up(
     reference: Window, current: Window, plan: ChangePlan, past: Past, families: Sequence[FamilyTest]
 ) -> EvidenceOverTime:
     """The evidence with this window in it, tested against everything before it."""
+    stands_out = _alarms(families)
     if past.windows:
         families = compare_families(pool([reference, *past.since(1)]), current, plan)
     smallest = {family.name: min(signal.adjusted_p_value for signal in family.signals) for family in families}
-    return evidence_over_time(past, smallest, 1 / (plan.alpha * (1 - plan.first_look_share)))
+    return evidence_over_time(past, smallest, 1 / (plan.alpha * (1 - plan.first_look_share)), stands_out=stands_out)
 
 
 def _fault(reference: Window | None, current: Window, plan: ChangePlan, intake: Intake) -> Judgement | None:

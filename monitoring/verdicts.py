@@ -31,14 +31,12 @@ class Evidence:
     signals: Sequence[Signal]
     performance: PerformanceEvidence | None
     over_time: EvidenceOverTime | None = None
-    first_look: bool = True
     case_mix: CaseMix | None = None
 
     @property
     def drifted(self) -> bool:
-        """The first look's tests alarm, or the evidence of all windows together does."""
-        first = self.first_look and any(signal.alarm for signal in self.signals)
-        return first or (self.over_time is not None and self.over_time.alarm)
+        """Drift was called by this window or an earlier one since the promotion."""
+        return self.over_time is not None and self.over_time.called_at is not None
 
 
 def too_many_quarantined(offered: int, quarantined: int, limit: float) -> Judgement:
@@ -138,14 +136,14 @@ def _quiet(evidence: Evidence, plan: ChangePlan) -> str:
     compared = f"{evidence.current_subjects} current subjects and {evidence.reference_subjects} of site "
     said = f"no family of signals alarms between {compared}{evidence.reference_site} at level {plan.alpha:g}"
     over_time = evidence.over_time
-    if over_time is None or evidence.first_look:
+    if over_time is None or over_time.windows == 1:
         return said
     return f"{said}; {_evidence(over_time)}"
 
 
 def _evidence(over_time: EvidenceOverTime) -> str:
     """The evidence as a sentence's part."""
-    relation = "reaches" if over_time.alarm else "is below"
+    relation = "reaches" if over_time.value >= over_time.threshold else "is below"
     windows = "window" if over_time.windows == 1 else "windows"
     return (
         f"evidence of {over_time.windows} {windows} since the promotion is {over_time.value:.3g}, which {relation} the "
@@ -185,9 +183,10 @@ def _difference(evidence: Evidence) -> str:
     if not parts:
         said = f"{compared} alone do not stand out against {evidence.reference_subjects} of {known}"
     over_time = evidence.over_time
-    if over_time is None or evidence.first_look:
+    if over_time is None or over_time.windows == 1:
         return said
-    return f"{said}; {_evidence(over_time)}, most of it from window {over_time.since} on"
+    dated = f"most of it from window {over_time.since} on; drift was called at window {over_time.called_at}"
+    return f"{said}; {_evidence(over_time)}, {dated}"
 
 
 def _strongest(signals: Sequence[Signal]) -> str:

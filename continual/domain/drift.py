@@ -109,11 +109,8 @@ class EvidenceOverTime:
     """Windows looked at since the promotion, this one included."""
     since: int
     """The window, from 1, at which the strongest family's evidence begins."""
-
-    @property
-    def alarm(self) -> bool:
-        """Whether "nothing changed since the promotion" is rejected."""
-        return self.value >= self.threshold
+    called_at: int | None = None
+    """The window, from 1, at which drift was first called; it stands until the next promotion. None: not called."""
 
 
 @dataclass(frozen=True, slots=True)

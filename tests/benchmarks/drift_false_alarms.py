@@ -169,7 +169,7 @@ def _year(site: Site, seed: int) -> list[DriftReport]:
         current, waiting = site.window(waiting), waiting[:0]
         report: Any = look([reference], current, plan, CLEAN, None, past)
         reports.append(report)
-        past = Past((*past.windows, current), (*past.e_values, report.over_time.e_values))
+        past = Past((*past.windows, current), (*past.e_values, report.over_time.e_values), report.over_time.called_at)
     return reports
 
 

@@ -85,6 +85,14 @@ def test_a_subject_who_returns_is_no_new_evidence(released):
     assert look(released).current_subjects == 25
 
 
+def test_a_site_that_drifted_stays_so_in_later_windows_until_a_promotion(released):
+    arrive(released, 0, 24, site="second", labelled=False)
+    assert look(released, "second").verdict is Verdict.COVARIATE_SHIFT
+    arrive(released, 24, 48, site="second", labelled=False)
+    again = look(released, "second")
+    assert (again.verdict, again.over_time.windows, again.over_time.called_at) == (Verdict.COVARIATE_SHIFT, 2, 1)
+
+
 def test_labels_that_come_late_judge_the_last_window_again_without_new_evidence(released):
     arrive(released, 0, 24, site="second", labelled=False)
     asked = look(released, "second")

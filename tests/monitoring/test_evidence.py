@@ -43,7 +43,7 @@ def test_fair_years_alarm_as_rarely_as_the_threshold_says():
         for p_value in generator.random(52):
             found = evidence_over_time(past, dict.fromkeys(SignalFamily, float(p_value)), 20.0)
             past = Past((), (*past.e_values, found.e_values))
-            if found.alarm:
+            if found.called_at is not None:
                 alarms += 1
                 break
     assert alarms <= 18
@@ -51,11 +51,19 @@ def test_fair_years_alarm_as_rarely_as_the_threshold_says():
 
 def test_a_change_after_a_quiet_year_is_seen_within_a_few_windows_and_dated():
     quiet = list(np.random.default_rng(2).random(100))
-    assert not _after(quiet).alarm
+    assert _after(quiet).called_at is None
     late = _after([*quiet, 0.001, 0.001, 0.001, 0.001, 0.001])
-    assert late.alarm
+    assert late.called_at == 105
     # The windows just before may have leant the same way by chance.
     assert 80 < late.since <= 101
+
+
+def test_what_was_called_stands_however_quiet_the_windows_after_it():
+    called = evidence_over_time(Past(), {PIXELS: 0.01}, 20.0, stands_out=True)
+    assert (called.called_at, called.value < 20) == (1, True)
+    later = evidence_over_time(Past((), (called.e_values,), called.called_at), {PIXELS: 0.9}, 20.0)
+    assert (later.called_at, later.windows) == (1, 2)
+    assert evidence_over_time(Past((), (called.e_values,)), {PIXELS: 0.01}, 20.0, stands_out=True).called_at is None
 
 
 def test_a_family_that_was_not_tested_says_nothing_and_costs_nothing_else():
@@ -67,7 +75,7 @@ def test_a_family_that_was_not_tested_says_nothing_and_costs_nothing_else():
 
 def test_evidence_stays_finite_however_strong_and_long():
     found = _after([1e-300] * 200)
-    assert found.alarm
+    assert found.called_at == 200
     assert found.value <= MOST
     assert found.since == 1
 

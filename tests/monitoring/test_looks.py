@@ -237,7 +237,8 @@ def _watch(make_window, plan, streams):
         current = make_window(rows)
         report = look([make_window(reference)], current, plan, CLEAN, None, past)
         reports.append(report)
-        past = Past((*past.windows, current), (*past.e_values, report.over_time.e_values))
+        said = report.over_time
+        past = Past((*past.windows, current), (*past.e_values, said.e_values), said.called_at)
     return reports
 
 
@@ -262,6 +263,15 @@ def test_a_change_after_quiet_looks_is_called_by_evidence_and_dated(make_window,
     assert reports[-1].over_time.since == 6
     assert "most of it from window 6 on" in reports[-1].reason
     assert "evidence of 5 windows since the promotion is" in reports[4].reason
+
+
+def test_drift_that_the_first_look_called_stands_while_the_site_stays_as_it_became(make_window, digits, quick_plan):
+    rows = digits[np.random.default_rng(3).permutation(len(digits))[:800]]
+    known, *later = np.split(rows, [300, 400, 500, 600, 700])
+    reports = _watch(make_window, quick_plan, [known, *(0.8 * window for window in later)])
+    assert [report.verdict for report in reports] == [Verdict.COVARIATE_SHIFT] * 5
+    assert [report.over_time.called_at for report in reports] == [1] * 5
+    assert "drift was called at window 1" in reports[-1].reason
 
 
 def test_a_later_look_that_stands_out_by_itself_calls_nothing(make_window, digits):

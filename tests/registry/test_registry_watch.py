@@ -36,7 +36,7 @@ REPORT = DriftReport(
     signals=(SIGNAL, dataclasses.replace(SIGNAL, family=SignalFamily.OUTPUTS, alarm=False, detail={})),
     smallest_detectable={"embeddings": 0.1},
     performance=PerformanceEvidence("balanced_accuracy", 0.81, 0.62, 40, for_training=30),
-    over_time=EvidenceOverTime(55.0, 40.0, {"embeddings": 55.0}, {"embeddings": 20.8}, windows=3, since=2),
+    over_time=EvidenceOverTime(55.0, 40.0, {"embeddings": 55.0}, {"embeddings": 20.8}, windows=3, since=2, called_at=2),
     case_mix=CaseMix(("benign", "malignant"), (0.9, 0.1), (0.6, 0.4), explains=False),
     adapter="cells",
     version=3,
