@@ -33,6 +33,7 @@ from flows.command_options import (
     split_names,
     workplace_at,
 )
+from flows.drift_commands import drift_app
 from flows.memory_commands import memory_app
 
 if TYPE_CHECKING:
@@ -54,7 +55,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 adapters_app = typer.Typer(help="List, show and roll back adapter versions.", no_args_is_help=True)
-drift_app = typer.Typer(help="Read drift reports.", no_args_is_help=True)
 app.add_typer(adapters_app, name="adapters")
 app.add_typer(drift_app, name="drift")
 app.add_typer(memory_app, name="memory")
@@ -322,39 +322,6 @@ def adapters_rollback(
             make_console().print(
                 f"{adapter}: champion moved from {move.from_version} to {move.to_version}", highlight=False
             )
-
-
-@drift_app.command("show")
-def drift_show(site: str, workspace: Workspace = HERE, as_json: AsJson = False) -> None:
-    """The last drift report of a site."""
-    with workplace_at(workspace) as workplace:
-        from flows.overview import latest_report, report_record
-        from flows.terminal import show_report
-
-        report = latest_report(workplace, site)
-        if as_json:
-            say_json(report_record(report))
-        else:
-            show_report(make_console(), report)
-
-
-@drift_app.command("list")
-def drift_list(
-    site: Annotated[str | None, typer.Argument(help="One site; default: all.")] = None,
-    workspace: Workspace = HERE,
-    limit: Annotated[int, typer.Option(min=1, help="Looks to show, the newest.")] = 30,
-    as_json: AsJson = False,
-) -> None:
-    """Looks over time, newest first: patients compared, evidence since the promotion, verdict."""
-    with workplace_at(workspace) as workplace:
-        from flows.overview import report_record
-        from flows.terminal import show_looks
-
-        reports = workplace.registry.drift.list(site, limit)
-        if as_json:
-            say_json([report_record(report) for report in reports])
-        else:
-            show_looks(make_console(), reports)
 
 
 app.command()(benchmark)

@@ -3,21 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import datetime
+from functools import cache
 from typing import Any, TypeAlias, final
 
+from pydantic import TypeAdapter
 from sqlalchemy import select
 
 from continual.domain.digests import sha256_json
-from continual.domain.drift import (
-    Action,
-    CaseMix,
-    DriftReport,
-    EvidenceOverTime,
-    PerformanceEvidence,
-    Signal,
-    SignalFamily,
-    Verdict,
-)
+from continual.domain.drift import DriftReport
 from continual.domain.errors import NotFoundError
 from registry import ledger
 from registry.database import Database, next_number
@@ -87,27 +80,10 @@ class DriftReportStore:
 
 
 def _report(number: int, created_at: datetime, body: Mapping[str, Any]) -> DriftReport:
-    evidence, over_time, batches = body["performance"], body.get("over_time"), body.get("batches")
-    read = {
-        "verdict": Verdict(body["verdict"]),
-        "action": Action(body["action"]),
-        "signals": tuple(_signal(signal) for signal in body["signals"]),
-        "performance": None if evidence is None else PerformanceEvidence(**evidence),
-        "over_time": None if over_time is None else EvidenceOverTime(**over_time),
-        "case_mix": _case_mix(body.get("case_mix")),
-        "batches": None if batches is None else tuple(batches),
-        "created_at": created_at,
-        "id": number,
-    }
-    return DriftReport(**{**body, **read})
+    return replace(_reader().validate_python(body), id=number, created_at=created_at)
 
 
-def _case_mix(stored: Mapping[str, Any] | None) -> CaseMix | None:
-    if stored is None:
-        return None
-    shares = {name: tuple(stored[name]) for name in ("classes", "reference", "current")}
-    return CaseMix(**shares, explains=stored["explains"])
-
-
-def _signal(stored: Mapping[str, Any]) -> Signal:
-    return Signal(**{**stored, "family": SignalFamily(stored["family"])})
+@cache
+def _reader() -> TypeAdapter[DriftReport]:
+    """What an older release did not write yet has its default."""
+    return TypeAdapter(DriftReport)

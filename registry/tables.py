@@ -207,6 +207,57 @@ class DriftReportRow(Base):
     body: Mapped[dict[str, Any]]
 
 
+class BatchHoldRow(Base):
+    """An intake batch that no reference, update or evaluation may use, since a look found its images faulty."""
+
+    __tablename__ = "batch_holds"
+
+    batch: Mapped[int] = mapped_column(ForeignKey("batches.number"), primary_key=True, autoincrement=False)
+    reason: Mapped[str]
+    actor: Mapped[str]
+    held_at: Mapped[datetime]
+    released_at: Mapped[datetime | None]
+
+
+class PredictionRow(Base):
+    """What a version first said of a picture; `site` is empty where nobody said whose picture it is."""
+
+    __tablename__ = "predictions"
+
+    adapter: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    site: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(primary_key=True, index=True)
+    scores: Mapped[dict[str, Any]]
+    predicted_at: Mapped[datetime]
+
+
+class LateLabelRow(Base):
+    """A label that came after its picture, and when."""
+
+    __tablename__ = "late_labels"
+
+    site: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    label: Mapped[str]
+    actor: Mapped[str]
+    arrived_at: Mapped[datetime]
+
+
+class DeliveryRow(Base):
+    """One drift report on its way to one address outside; `id` goes with every attempt, so that repeats are told."""
+
+    __tablename__ = "deliveries"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    report: Mapped[int] = mapped_column(ForeignKey("drift_reports.id"), index=True)
+    target: Mapped[str]
+    attempts: Mapped[int]
+    next_attempt_at: Mapped[datetime | None]
+    delivered_at: Mapped[datetime | None]
+    last_error: Mapped[str | None]
+
+
 class UpdateRow(Base):
     """One attempt to update an adapter."""
 

@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "9000"
-down_revision = "0003"
+down_revision = "0004"
 
 
 def upgrade():
@@ -106,7 +106,7 @@ def test_newer_database_is_refused_naming_both_revisions(own_database, artifacts
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0999'"))
     engine.dispose()
-    with pytest.raises(SchemaError, match=r"'0999'.*'0003'.*install the release"):
+    with pytest.raises(SchemaError, match=r"'0999'.*'0004'.*install the release"):
         open_registry(own_database, artifacts)
 
 

@@ -1,0 +1,42 @@
+"""The verbs of `continual drift`: thin skins over what was looked at. Heavy imports stay inside."""
+
+from typing import Annotated
+
+import typer
+
+from flows.command_options import HERE, AsJson, Workspace, make_console, say_json, workplace_at
+
+drift_app = typer.Typer(help="Read drift reports.", no_args_is_help=True)
+
+
+@drift_app.command("show")
+def drift_show(site: str, workspace: Workspace = HERE, as_json: AsJson = False) -> None:
+    """The last drift report of a site."""
+    with workplace_at(workspace) as workplace:
+        from flows.overview import latest_report, report_record
+        from flows.terminal import show_report
+
+        report = latest_report(workplace, site)
+        if as_json:
+            say_json(report_record(report))
+        else:
+            show_report(make_console(), report)
+
+
+@drift_app.command("list")
+def drift_list(
+    site: Annotated[str | None, typer.Argument(help="One site; default: all.")] = None,
+    workspace: Workspace = HERE,
+    limit: Annotated[int, typer.Option(min=1, help="Looks to show, the newest.")] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """Looks over time, newest first: patients compared, evidence since the promotion, verdict."""
+    with workplace_at(workspace) as workplace:
+        from flows.overview import report_record
+        from flows.terminal import show_looks
+
+        reports = workplace.registry.drift.list(site, limit)
+        if as_json:
+            say_json([report_record(report) for report in reports])
+        else:
+            show_looks(make_console(), reports)
