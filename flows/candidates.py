@@ -37,6 +37,7 @@ from continual.learning import (
 )
 from flows.adapter_context import AdapterContext
 from flows.evaluation import Stay, evaluate, labelled_samples, stay_near
+from flows.learnt import learnt_record
 from flows.letting_go import learnable
 from flows.lineage import learnt_samples, newest_of_lora
 from flows.memory import choose_memory, remembered_by
@@ -258,8 +259,9 @@ def _outcomes(tested: Tested) -> list[SiteOutcomes]:
 def _record(context: AdapterContext, trained: Trained, tested: Tested, gate: GateDecision) -> dict[str, Any]:
     parent = trained.parent
     validated = evaluate(context, trained.network, trained.trained_on, Split.VALIDATION)
-    batches = dict(parent.record["learnt_batches"]) if parent else {}
-    batches[trained.site] = max(sample.batch for sample in trained.experience)
+    last = max(sample.batch for sample in trained.experience)
+    # A batch that was held while its images were being learnt has been learnt all the same.
+    held = context.registry.holds.held(trained.site) - {sample.batch for sample in trained.experience}
     return {
         "adapter": context.name,
         "strategy": trained.strategy,
@@ -274,7 +276,7 @@ def _record(context: AdapterContext, trained: Trained, tested: Tested, gate: Gat
         "gate": asdict(gate),
         "stay": asdict(trained.stay),
         "memory": [[sample.site, sample.digest] for sample in trained.memory],
-        "learnt_batches": batches,
+        **learnt_record(parent, trained.site, last, held),
         "replayed": trained.replayed,
         "past": trained.past,
         "experience": {

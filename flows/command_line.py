@@ -34,6 +34,7 @@ from flows.command_options import (
     workplace_at,
 )
 from flows.drift_commands import drift_app
+from flows.hold_commands import holds_app
 from flows.memory_commands import memory_app
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ app = typer.Typer(
 adapters_app = typer.Typer(help="List, show and roll back adapter versions.", no_args_is_help=True)
 app.add_typer(adapters_app, name="adapters")
 app.add_typer(drift_app, name="drift")
+app.add_typer(holds_app, name="holds")
 app.add_typer(memory_app, name="memory")
 app.add_typer(backbone_app, name="backbone")
 

@@ -76,7 +76,7 @@ def erase_person(workplace: Workplace, person: Person, reason: str) -> ErasureRe
     _check_reason(reason, person)
     registry = workplace.registry
     earlier = registry.erasures.list(site, subject)
-    samples = [sample for sample in registry.samples.list(site) if sample.subject == subject]
+    samples = [sample for sample in registry.samples.list(site, with_held=True) if sample.subject == subject]
     running = tuple(update.id for update in registry.updates.list() if update.outcome == RUNNING)
     versions = trained_versions(registry, samples, earlier)
     findings = {"versions": [asdict(version) for version in versions], "running_updates": running}

@@ -22,6 +22,7 @@ from continual.learning import (
     forget_beyond,
     holds_kinds,
 )
+from flows.learnt import has_learnt, has_learnt_batch
 from registry import Registry
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Needs:
             return None
         if sample.split is not Split.TRAIN:
             return 1
-        unlearnt = sample.batch > self.champion.record["learnt_batches"].get(sample.site, 0)
+        unlearnt = not has_learnt(self.champion, sample)
         # Without a label it may still be learnt, once it has one.
         if unlearnt or sample.label is None or (sample.site, sample.digest) in self.remembered:
             return int(self.champion.record["options"]["training"]["views"])
@@ -59,8 +60,8 @@ class Needs:
 
 def needs_of(registry: Registry, champion: AdapterVersion) -> Needs:
     """An adapter's needs, from its champion's record and the updates that were judged."""
-    learnt = champion.record["learnt_batches"]
-    batches = {batch.number for batch in registry.samples.batches() if batch.number <= learnt.get(batch.site, 0)}
+    stored = registry.samples.batches()
+    batches = {batch.number for batch in stored if has_learnt_batch(champion, batch.site, batch.number)}
     for update in registry.updates.list(champion.adapter, limit=1_000_000):
         if update.outcome in JUDGED:
             batches.update(update.plan.get("batches", ()))

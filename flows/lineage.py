@@ -4,7 +4,7 @@ from continual.domain.adapters import CLOSED_FORM, AdapterVersion, kind_of
 from continual.domain.samples import Sample, Split
 from flows.adapter_context import AdapterContext
 from flows.evaluation import labelled_samples
-from flows.windows import learnt_batch
+from flows.learnt import has_learnt
 
 
 def newest_of_lora(context: AdapterContext, version: AdapterVersion | None) -> AdapterVersion | None:
@@ -26,7 +26,6 @@ def learnt_samples(
         return []
     found = []
     for site in champion.trained_on:
-        first = learnt_batch(since, site) if since else 0
-        last = learnt_batch(champion, site)
-        found += [s for s in labelled_samples(context, site, Split.TRAIN) if first < s.batch <= last]
+        labelled = labelled_samples(context, site, Split.TRAIN)
+        found += [sample for sample in labelled if has_learnt(champion, sample) and not has_learnt(since, sample)]
     return found

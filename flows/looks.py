@@ -12,7 +12,8 @@ from continual.domain.adapters import AdapterVersion
 from continual.domain.drift import DriftReport
 from continual.domain.samples import Sample
 from flows.adapter_context import AdapterContext
-from flows.windows import held_out, learnt_batch, measured_performance, new_samples, window_of
+from flows.learnt import learnt_batch
+from flows.windows import held_out, measured_performance, new_samples, window_of
 from monitoring import Intake, Past, look
 
 MOST_REPORTS = 10_000

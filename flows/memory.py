@@ -108,7 +108,8 @@ def memory_view(workplace: Workplace, adapter: str) -> MemoryView:
         raise NotFoundError(f"no adapter {adapter!r}; known: {', '.join(names) or 'none yet'}")
     champion = registry.adapters.current(adapter, CHAMPION)
     plan = ChangePlan.from_record(champion.record["options"]["plan"])
-    holding = held_of(workplace, registry.samples.list())
+    stored = registry.samples.list(with_held=True)
+    holding = held_of(workplace, stored)
     held = remembered_by(registry, champion)
     since = _since(registry.adapters.list(adapter), champion)
     listed: tuple[dict[str, Any], ...] = tuple(
@@ -136,7 +137,7 @@ def memory_view(workplace: Workplace, adapter: str) -> MemoryView:
         erased=len(champion.record["memory"]) - len(held),
         cells=_cells(listed),
         listed=listed,
-        sites=site_rows(holding, registry.samples.list()),
+        sites=site_rows(holding, stored),
     )
 
 

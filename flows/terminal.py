@@ -13,6 +13,7 @@ from continual.domain.drift import DriftReport, EvidenceOverTime
 from continual.domain.samples import IntakeSummary
 from flows.benchmark_page import SHOWN, spelt, title_of
 from flows.whole_files import write_whole
+from registry import Hold
 
 
 def print_json(console: Console, value: Any) -> None:
@@ -172,6 +173,24 @@ def show_looks(console: Console, reports: Sequence[DriftReport]) -> None:
             report.verdict.value,
         )
     console.print(table)
+
+
+def show_holds(console: Console, holds: Sequence[Hold]) -> None:
+    """One line per held batch, and how to release one."""
+    if not holds:
+        console.print("no batch was ever held")
+        return
+    table = Table(title_justify="left")
+    for heading in ("batch", "site", "images", "held", "released"):
+        table.add_column(heading)
+    for hold in holds:
+        released = "" if hold.released_at is None else hold.released_at.strftime("%Y-%m-%d")
+        held = hold.held_at.strftime("%Y-%m-%d")
+        table.add_row(str(hold.batch), hold.site, str(hold.samples), held, released)
+    console.print(table)
+    for reason in dict.fromkeys(hold.reason for hold in holds if hold.released_at is None):
+        console.print(reason, highlight=False)
+    console.print('Next:  mend the scanner or the export; or  continual holds release BATCH --reason "..."')
 
 
 def _show_evidence(console: Console, over_time: EvidenceOverTime) -> None:

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from continual.domain.adapters import AdapterVersion, Task
 from continual.domain.samples import Sample, Split
+from flows.learnt import has_learnt
 from registry import Erasure, Registry
 
 LEARNT, REPLAYED, INHERITED, POSSIBLY = "learnt", "replayed", "inherited", "possibly"
@@ -63,9 +64,8 @@ def _directly(
 ) -> str | None:
     """Whether one of the training samples was learnt as new or replayed; an experience is told by its batches."""
     site = version.record["experience"]["site"]
-    last = version.record["learnt_batches"][site]
-    first = parent.record["learnt_batches"].get(site, 0) if parent else 0
-    if any(sample.site == site and first < sample.batch <= last for sample in samples):
+    here = [sample for sample in samples if sample.site == site]
+    if any(has_learnt(version, sample) and not has_learnt(parent, sample) for sample in here):
         return LEARNT
     if parent is None:
         return None

@@ -178,7 +178,8 @@ def _look(context: AdapterContext, workplace: Workplace, site: str) -> DriftRepo
 
 
 def _batches(context: AdapterContext, site: str) -> list[int]:
-    return [batch.number for batch in context.registry.samples.batches(site)]
+    held = context.registry.holds.held(site)
+    return [batch.number for batch in context.registry.samples.batches(site) if batch.number not in held]
 
 
 @task(name="release adapter", cache_policy=NO_CACHE)

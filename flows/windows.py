@@ -11,20 +11,16 @@ from continual.domain.metrics import METRICS, task_of
 from continual.domain.samples import Sample, Split
 from continual.learning import VersionNetwork, probabilities, site_outcomes
 from flows.adapter_context import AdapterContext
+from flows.learnt import has_learnt
 from flows.letting_go import learnable
 from flows.progress import track
 from monitoring import UNLABELLED, Window
 
 
-def learnt_batch(champion: AdapterVersion, site: str) -> int:
-    """Number of the last intake batch of `site` that the version was trained on; 0 for a site it never saw."""
-    return int(champion.record["learnt_batches"].get(site, 0))
-
-
 def new_samples(context: AdapterContext, champion: AdapterVersion | None, site: str) -> list[Sample]:
     """Samples of `site` that arrived after the champion learnt it; all of them for a new site."""
-    learnt = learnt_batch(champion, site) if champion else 0
-    return learnable(context, [sample for sample in context.registry.samples.list(site) if sample.batch > learnt])
+    stored = context.registry.samples.list(site)
+    return learnable(context, [sample for sample in stored if not has_learnt(champion, sample)])
 
 
 def new_labels(champion: AdapterVersion, samples: Sequence[Sample]) -> tuple[str, ...]:
@@ -39,9 +35,8 @@ def held_out(context: AdapterContext, champion: AdapterVersion, site: str) -> li
 
     On what it was trained on the champion is surer than on anything new.
     """
-    learnt = learnt_batch(champion, site)
     stored = context.registry.samples.list(site)
-    return [sample for sample in stored if sample.batch <= learnt and sample.split is not Split.TRAIN]
+    return [sample for sample in stored if has_learnt(champion, sample) and sample.split is not Split.TRAIN]
 
 
 def window_of(context: AdapterContext, network: VersionNetwork, site: str, samples: Sequence[Sample]) -> Window:

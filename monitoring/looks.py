@@ -10,8 +10,11 @@ called stands until the next promotion: later windows are held against a pool th
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from continual.domain.change_plan import ChangePlan
 from continual.domain.drift import CaseMix, DriftReport, EvidenceOverTime, PerformanceEvidence
+from continual.domain.errors import WindowError
 from monitoring.evidence import Past, evidence_over_time
 from monitoring.families import FamilyTest, compare_families
 from monitoring.label_shift import match_reference
@@ -19,7 +22,7 @@ from monitoring.performance_estimate import estimate_performance
 from monitoring.polarity import inverted_share
 from monitoring.references import choose_reference
 from monitoring.verdicts import Evidence, Judgement, judge, too_few_subjects, too_many_inverted, too_many_quarantined
-from monitoring.windows import Intake, Window, pool
+from monitoring.windows import Intake, Window, pool, select
 
 NO_REFERENCE = ""
 """`DriftReport.reference_site` when there is no reference at all."""
@@ -77,6 +80,42 @@ def look(
     )
 
 
+def look_at_intake(site: str, plan: ChangePlan, intake: Intake) -> DriftReport | None:
+    """The report on a site of whose images too many were held back; None where the plan's limit holds.
+
+    It needs no image that passed and no whole window, only as many offered images as a window needs subjects: whose
+    scanner is broken should not wait for the next look.
+    """
+    held_back = _too_many_held_back(plan, intake)
+    if held_back is None or intake.offered < plan.minimum_subjects:
+        return None
+    return DriftReport(
+        site=site,
+        reference_site=NO_REFERENCE,
+        verdict=held_back.verdict,
+        action=held_back.action,
+        reason=held_back.reason,
+        alpha=plan.alpha,
+        reference_subjects=0,
+        current_subjects=0,
+        reference_samples=0,
+        current_samples=0,
+        quarantined=intake.quarantined,
+        signals=(),
+    )
+
+
+def is_faulty(references: Sequence[Window], images: Window | None, plan: ChangePlan, intake: Intake) -> bool:
+    """Whether one batch of a site, however small, is by itself a data fault; `images` are those that passed the gate.
+
+    A look says that a window holds a fault; this says which of its batches do.
+    """
+    if _too_many_held_back(plan, intake) is not None:
+        return True
+    own = [window for window in references if images is not None and window.site == images.site]
+    return bool(own) and images is not None and _broken(own[0], images, plan, intake) is not None
+
+
 def _with_estimate(
     performance: PerformanceEvidence | None, reference: Window, current: Window, plan: ChangePlan
 ) -> PerformanceEvidence | None:
@@ -121,12 +160,34 @@ def _add_up(
 
 def _fault(reference: Window | None, current: Window, plan: ChangePlan, intake: Intake) -> Judgement | None:
     """What forbids testing: a fault of the data first, then too little of it."""
-    if intake.quarantined_share > plan.quarantine_limit:
-        return too_many_quarantined(intake.offered, intake.quarantined, plan.quarantine_limit)
+    held_back = _too_many_held_back(plan, intake)
+    if held_back is not None:
+        return held_back
     known = 0 if reference is None else reference.subject_count
     if reference is None or min(known, current.subject_count) < plan.minimum_subjects:
         name = None if reference is None else reference.site
         return too_few_subjects(current.subject_count, known, name, plan.minimum_subjects)
+    return _broken(reference, current, plan, intake)
+
+
+def _too_many_held_back(plan: ChangePlan, intake: Intake) -> Judgement | None:
+    if intake.quarantined_share <= plan.quarantine_limit:
+        return None
+    return too_many_quarantined(intake.offered, intake.quarantined, plan.quarantine_limit)
+
+
+def _broken(reference: Window, current: Window, plan: ChangePlan, intake: Intake) -> Judgement | None:
+    """A fault that shows in the images of a window; in those that nobody has looked at."""
+    if intake.trusted:
+        if len(intake.trusted) != len(current.subjects):
+            raise WindowError(
+                f"intake of site {current.site}: {len(intake.trusted)} samples are told trusted or not, the window has "
+                f"{len(current.subjects)}; pass one per sample, or none"
+            )
+        suspect = ~np.asarray(intake.trusted)
+        if not suspect.any():
+            return None
+        current = select(current, suspect)
     inverted = inverted_share(reference, current)
     if inverted > plan.quarantine_limit:
         return too_many_inverted(inverted, len(current.subjects), reference.site, plan.quarantine_limit)

@@ -16,11 +16,13 @@ UNLABELLED = -1
 class Intake:
     """How many images the site offered for this window, and how many of them the quality gate held back.
 
-    Raises WindowError unless 0 <= quarantined <= offered.
+    `trusted` says of each sample of the window whether a person has looked at it and found it sound: no fault is looked
+    for there; empty for none. Raises WindowError unless 0 <= quarantined <= offered.
     """
 
     offered: int
     quarantined: int
+    trusted: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.quarantined <= self.offered:

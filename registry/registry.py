@@ -8,6 +8,7 @@ from registry.artifacts import ArtifactStore
 from registry.database import Database, make_engine
 from registry.drift_reports import DriftReportStore
 from registry.erasures import ErasureStore
+from registry.holds import HoldStore
 from registry.images import ImageStore
 from registry.ledger import Ledger
 from registry.samples import SampleStore
@@ -25,6 +26,7 @@ class Registry:
     updates: UpdateStore
     erasures: ErasureStore
     images: ImageStore
+    holds: HoldStore
     ledger: Ledger
     artifacts: ArtifactStore
 
@@ -37,6 +39,7 @@ class Registry:
         self.updates = UpdateStore(database)
         self.erasures = ErasureStore(database, artifacts)
         self.images = ImageStore(database, artifacts)
+        self.holds = HoldStore(database)
         self.ledger = Ledger(database)
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from registry import ledger
 from registry.artifacts import ArtifactStore
 from registry.database import Database, chunks, next_number
 from registry.erasures import count_removals
+from registry.holds import held_batches
 from registry.intake import IntakePlan, KnownSample, SiteKnowledge, plan_intake
 from registry.masks import mask_address, write_masks
 from registry.plain_json import MOST_CHARACTERS, check_text, plain
@@ -78,17 +79,24 @@ class SampleStore:
         split: Split | None = None,
         labelled: Task | None = None,
         batch: int | None = None,
+        *,
+        with_held: bool = False,
     ) -> Samples:
-        """Samples in order of their site's first intake, then of digest; only those `labelled` for a task if asked."""
+        """Samples in order of their site's first intake, then of digest; only those `labelled` for a task if asked.
+
+        Those of held batches (`registry.holds`) are left out, unless `with_held`: nothing may learn or judge them.
+        """
         query = _samples()
+        if batch is not None:
+            query = query.where(SampleRow.batch == batch)
+        if not with_held:
+            query = query.where(SampleRow.batch.not_in(held_batches()))
         if site is not None:
             query = query.where(SampleRow.site == site)
         if split is not None:
             query = query.where(SubjectRow.split == split.value)
         if labelled is not None:
             query = query.where((SampleRow.mask if labelled is Task.SEGMENTATION else SampleRow.label).is_not(None))
-        if batch is not None:
-            query = query.where(SampleRow.batch == batch)
         with self._database.read() as session:
             return [_sample(row) for row in session.execute(query)]
 

@@ -5,7 +5,8 @@ import pytest
 
 from continual.domain.change_plan import ChangePlan
 from continual.domain.drift import Action, PerformanceEvidence, SignalFamily, Verdict
-from monitoring import Intake, Past, look
+from continual.domain.errors import WindowError
+from monitoring import Intake, Past, is_faulty, look, look_at_intake
 
 CLEAN = Intake(offered=100, quarantined=0)
 
@@ -145,20 +146,55 @@ def test_quarantine_above_the_limit_is_a_data_fault_before_anything_is_tested(ho
     assert at_the_limit.verdict is Verdict.NO_DRIFT
 
 
-def test_inverted_images_of_a_known_site_are_a_data_fault(make_window, quick_plan):
-    def slides(seed, inverted):
+@pytest.fixture
+def slides(make_window):
+    """A site's slides with their grey levels, as they should be or with black and white exchanged."""
+
+    def make(seed, *, inverted=(False,) * 40):
         generator = np.random.default_rng(seed)
         rows = []
-        for level in generator.normal(200, 8, size=40):
+        for level, turn in zip(generator.normal(200, 8, size=len(inverted)), inverted, strict=True):
             p01, p99 = (level - 150, level + 40)
             upright = {"mean": level, "p01": p01, "p50": level + 5, "p99": p99}
             turned = {"mean": 255 - level, "p01": 255 - p99, "p50": 250 - level, "p99": 255 - p01}
-            rows.append(turned if inverted else upright)
-        return make_window(generator.normal(size=(40, 2)), pixels=rows)
+            rows.append(turned if turn else upright)
+        return make_window(generator.normal(size=(len(inverted), 2)), pixels=rows)
 
-    report = look([slides(1, inverted=False)], slides(2, inverted=True), quick_plan, CLEAN)
+    return make
+
+
+def test_inverted_images_of_a_known_site_are_a_data_fault(slides, quick_plan):
+    report = look([slides(1)], slides(2, inverted=(True,) * 40), quick_plan, CLEAN)
     assert (report.verdict, report.action) == (Verdict.DATA_FAULT, Action.QUARANTINE)
     assert "of 40 images (limit 20%) fit site north only with black and white exchanged" in report.reason
+
+
+def test_a_fault_is_not_looked_for_again_in_images_that_a_person_has_released(slides, quick_plan):
+    known, current = slides(1), slides(2, inverted=(True,) * 15 + (False,) * 25)
+    assert look([known], current, quick_plan, CLEAN).verdict is Verdict.DATA_FAULT
+    released = Intake(offered=40, quarantined=0, trusted=(True,) * 15 + (False,) * 25)
+    assert look([known], current, quick_plan, released).verdict is not Verdict.DATA_FAULT
+    others = Intake(offered=40, quarantined=0, trusted=(False,) * 15 + (True,) * 25)
+    report = look([known], current, quick_plan, others)
+    assert "of 15 images" in report.reason
+    with pytest.raises(WindowError, match="2 samples are told trusted or not, the window has 40"):
+        look([known], current, quick_plan, Intake(offered=40, quarantined=0, trusted=(True, False)))
+
+
+def test_the_batch_with_the_fault_is_told_from_the_sound_ones_of_its_window(slides, quick_plan):
+    known, intake = [slides(1)], Intake(offered=3, quarantined=0)
+    assert is_faulty(known, slides(2, inverted=(True,) * 3), quick_plan, intake)
+    assert not is_faulty(known, slides(3, inverted=(False,) * 3), quick_plan, intake)
+    assert is_faulty(known, None, quick_plan, Intake(offered=3, quarantined=2))
+    assert not is_faulty(known, None, quick_plan, intake)
+
+
+def test_too_many_images_held_back_are_reported_without_an_image_that_passed(quick_plan):
+    report = look_at_intake("north", quick_plan, Intake(offered=10, quarantined=10))
+    assert (report.verdict, report.action, report.current_subjects) == (Verdict.DATA_FAULT, Action.QUARANTINE, 0)
+    assert "10 of 10 images (100%, limit 20%)" in report.reason
+    assert look_at_intake("north", quick_plan, Intake(offered=9, quarantined=9)) is None
+    assert look_at_intake("north", quick_plan, Intake(offered=10, quarantined=2)) is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,60 @@
+"""Held batches on both databases: what they take out of sight, who puts it back, and what the ledger says."""
+
+import pytest
+
+from continual.domain.errors import NotFoundError
+
+FAULT = "30% of 20 images fit site north only with black and white exchanged"
+
+
+@pytest.fixture
+def filled(registry, make):
+    """Two intakes at north, of four pictures and of three."""
+    registry.samples.record("north", make.images(4), [], "ingest")
+    registry.samples.record("north", make.images(3, start=4), [], "ingest")
+    return registry
+
+
+def test_samples_of_a_held_batch_are_out_of_sight_until_it_is_released(filled):
+    assert filled.holds.hold([2], FAULT, "monitor") == (2,)
+    assert {sample.batch for sample in filled.samples.list("north")} == {1}
+    assert len(filled.samples.list("north", with_held=True)) == 7
+    hold = filled.holds.release(2, "the radiologist has looked at all three", "it")
+    assert (hold.batch, hold.site, hold.samples, hold.reason) == (2, "north", 3, FAULT)
+    assert hold.released_at >= hold.held_at
+    assert len(filled.samples.list("north")) == 7
+
+
+def test_a_released_batch_is_never_held_again(filled):
+    filled.holds.hold([1], FAULT, "monitor")
+    filled.holds.release(1, "sound", "it")
+    assert filled.holds.hold([1, 2], FAULT, "monitor") == (2,)
+    assert filled.holds.held("north") == {2}
+
+
+def test_holding_and_releasing_again_write_nothing(filled):
+    before = filled.ledger.verify()
+    filled.holds.hold([1, 2], FAULT, "monitor")
+    assert filled.holds.hold([2, 1], "another reason", "monitor") == ()
+    filled.holds.release(1, "sound", "it")
+    assert filled.holds.release(1, "again", "it").released_at is not None
+    events = [(entry.event, entry.payload) for entry in filled.ledger.list(after=before)]
+    assert events == [
+        ("batches_held", {"batches": [1, 2], "reason": FAULT}),
+        ("batch_released", {"batch": 1, "reason": "sound"}),
+    ]
+
+
+def test_unknown_batches_are_refused_and_nothing_is_held(filled):
+    with pytest.raises(NotFoundError, match="no batch 9"):
+        filled.holds.hold([1, 9], FAULT, "monitor")
+    with pytest.raises(NotFoundError, match="batch 1 was never held"):
+        filled.holds.release(1, "sound", "it")
+    assert filled.holds.list() == []
+
+
+def test_holds_are_listed_by_site_with_the_images_they_keep_out_of_sight(filled, make):
+    filled.samples.record("south", make.images(2, site="south", start=7), [], "ingest")
+    filled.holds.hold([2, 3], FAULT, "monitor")
+    assert [(hold.batch, hold.samples) for hold in filled.holds.list("south")] == [(3, 2)]
+    assert filled.holds.held() == {2, 3}
