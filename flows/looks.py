@@ -1,42 +1,21 @@
-"""Looks at a site over time: which samples make the next window, what was looked at before, what is filed.
-
-Each sample is in one window and each subject in the first one that it came to; a window that was tested is closed. What
-has been looked at stands in the drift reports of the champion, so there is nothing else to keep, or to lose.
-"""
+"""Looks at a site: the window that is due held against the champion's references, and what is filed of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime
 
 from continual.domain.adapters import AdapterVersion
-from continual.domain.drift import DriftReport
-from continual.domain.samples import Sample
+from continual.domain.change_plan import ChangePlan
+from continual.domain.drift import DriftReport, Verdict
 from flows.adapter_context import AdapterContext
-from flows.learnt import learnt_batch
-from flows.windows import held_out, measured_performance, new_samples, window_of
-from monitoring import Intake, Past, look
+from flows.arrivals import Arrivals, NextLook, Stretch, next_look, reports_of_closed
+from flows.champion_windows import ChampionWindows
+from flows.learnt import has_learnt_batch
+from flows.windows import new_samples
+from monitoring import Past, is_faulty, look, look_at_intake
 
 MOST_REPORTS = 10_000
 """Reports of a site that are read back: 27 years of daily looks."""
-
-
-MOST_PAST_SUBJECTS = 1000
-"""Of the subjects in closed windows, as many are held against the current one: those with the lowest pseudonyms.
-
-A pseudonym is a keyed hash, so they are a fair draw, and the same ones from look to look.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class _Stretch:
-    """The samples of some intake batches, first and last, whose subjects had not come before."""
-
-    batches: tuple[int, int]
-    samples: Sequence[Sample]
-
-    @property
-    def subjects(self) -> int:
-        return len({sample.subject for sample in self.samples})
 
 
 def look_at_site(
@@ -44,116 +23,82 @@ def look_at_site(
 ) -> DriftReport | None:
     """Compare a site's current window with the champion's references and file a report.
 
-    The window closes when it has the plan's fewest subjects or, unless `now`, when the plan says that a scheduled look
-    is due. Until then the last window is judged again, since labels may have come, and filed if that says something
-    new. None when there is nothing to look at.
+    A window is looked at as soon as it can be tested or, unless `now`, when the plan says that a scheduled look is due
+    (`flows.arrivals`). Until then the last window is judged again, and filed if that says something new. None when
+    there is nothing to look at. Too many images held back are a data fault at once; the batches with a fault are held.
     """
-    arrived = new_samples(context, champion, site)
-    tested = _tested(context, champion, site)
-    closed = _closed(arrived, tested)
-    pending = _pending(context, learnt_batch(champion, site), arrived, closed, site)
-    testable = pending.subjects >= context.options.plan.minimum_subjects
-    if tested and not (testable and _is_due(context, site, pending, now=now)):
-        if not closed[-1].samples:
-            return tested[-1]  # its patients were erased: what was said of them stands
-        tested, closed, pending = tested[:-1], closed[:-1], closed[-1]
-    elif not pending.samples or not _is_due(context, site, pending, now=now):
-        return None
-    return _look(context, champion, site, pending, _Before(arrived, closed, tested))
-
-
-def _tested(context: AdapterContext, champion: AdapterVersion, site: str) -> list[DriftReport]:
-    """The champion's reports of closed windows, oldest first; of one that was judged again the last."""
-    reports = reversed(context.registry.drift.list(site, limit=MOST_REPORTS))
-    ours = [r for r in reports if (r.adapter, r.version) == (context.name, champion.number) and r.over_time is not None]
-    return list({report.batches: report for report in ours}.values())
-
-
-def _closed(arrived: Sequence[Sample], tested: Sequence[DriftReport]) -> list[_Stretch]:
-    seen, stretches = set[str](), []
-    for report in tested:
-        first, last = report.batches or (0, 0)
-        stretches.append(_Stretch((first, last), _first_seen(arrived, seen, first, last)))
-    return stretches
-
-
-def _first_seen(arrived: Sequence[Sample], seen: set[str], first: int, last: int) -> list[Sample]:
-    """Samples of batches first..last whose subjects are not among the seen; these are seen from now on."""
-    samples = [sample for sample in arrived if first <= sample.batch <= last and sample.subject not in seen]
-    seen.update(sample.subject for sample in samples)
-    return samples
-
-
-def _pending(
-    context: AdapterContext, learnt: int, arrived: Sequence[Sample], closed: Sequence[_Stretch], site: str
-) -> _Stretch:
-    """What came after the last closed window."""
-    after = closed[-1].batches[1] if closed else learnt
-    seen = {sample.subject for stretch in closed for sample in stretch.samples}
-    numbers = [batch.number for batch in context.registry.samples.batches(site) if batch.number > after]
-    batches = (min(numbers, default=after), max(numbers, default=after))
-    return _Stretch(batches, _first_seen(arrived, seen, after + 1, batches[1]))
-
-
-def _is_due(context: AdapterContext, site: str, pending: _Stretch, *, now: bool) -> bool:
     plan = context.options.plan
-    if now or pending.subjects >= plan.window_subjects:
-        return True
-    first = min((sample.batch for sample in pending.samples), default=None)
-    if first is None:
-        return False
-    began = next(batch.created_at for batch in context.registry.samples.batches(site) if batch.number == first)
-    return datetime.now(UTC) - began >= timedelta(days=plan.window_days)
+    arrivals = arrivals_of(context, champion, site)
+    filed = [*reversed(context.registry.drift.list(site, limit=MOST_REPORTS))]
+    tested = reports_of_closed(filed, context.name, champion)
+    pending = arrivals.pending(tested)
+    broken = look_at_intake(site, plan, arrivals.intake(pending))
+    if broken is not None:
+        said = replace(broken, adapter=context.name, version=champion.number, batches=pending.batches)
+        return _file(context, filed, said, [b for b in arrivals.each_batch(pending) if _is_broken(arrivals, b, plan)])
+    due = next_look(arrivals, tested, plan, datetime.now(UTC), now=now)
+    if due is None:
+        return None
+    if not due.current.samples:
+        return tested[-1]  # its patients were erased: what was said of them stands
+    windows = ChampionWindows(context, champion)
+    said = compare(windows, arrivals, due, plan)
+    each = arrivals.each_batch(due.current) if said.verdict is Verdict.DATA_FAULT else []
+    return _file(context, filed, said, [batch for batch in each if _is_broken(arrivals, batch, plan, windows)])
 
 
-@dataclass(frozen=True, slots=True)
-class _Before:
-    """What arrived since the champion learnt the site, and what of it was looked at, oldest first."""
+def arrivals_of(context: AdapterContext, champion: AdapterVersion, site: str) -> Arrivals:
+    """What the registry has of a site since the champion learnt it."""
+    holds = context.registry.holds.list(site)
+    held = {hold.batch for hold in holds if hold.released_at is None}
+    arrived = [
+        batch
+        for batch in context.registry.samples.batches(site)
+        if batch.number not in held and not has_learnt_batch(champion, site, batch.number)
+    ]
+    released = frozenset(hold.batch for hold in holds) - held
+    return Arrivals(site, arrived, new_samples(context, champion, site), released)
 
-    arrived: Sequence[Sample]
-    closed: Sequence[_Stretch]
-    tested: Sequence[DriftReport]
+
+def _is_broken(arrivals: Arrivals, batch: Stretch, plan: ChangePlan, windows: ChampionWindows | None = None) -> bool:
+    """Whether it is this batch that makes its window a data fault; without windows only by what was held back of it."""
+    references = windows.references() if windows else []
+    images = windows.window(arrivals.site, batch.samples) if windows and batch.samples else None
+    return is_faulty(references, images, plan, arrivals.intake(batch))
 
 
-def _look(
-    context: AdapterContext, champion: AdapterVersion, site: str, current: _Stretch, before: _Before
+def _file(
+    context: AdapterContext, filed: Sequence[DriftReport], said: DriftReport, broken: Sequence[Stretch]
 ) -> DriftReport:
-    past = _past_samples(before.closed)
-    said_before = [report.over_time for report in before.tested if report.over_time is not None]
-    known = {name: held_out(context, champion, name) for name in champion.trained_on}
-    # A site may have no held-out subject left, a window no sample: they can be erased.
-    references = {name: samples for name, samples in known.items() if samples}
-    groups = [*references.values(), before.arrived]
-    everything = {sample.digest: sample for group in groups for sample in group}
-    context.fill(list(everything.values()), 1, f"{site}: activations")
-    network = context.network_of(champion)
+    """File a report unless it says nothing new, and hold the broken batches of a data fault, or all of its window."""
+    same = bool(filed) and is_same(filed[-1], said)
+    report = filed[-1] if same else context.registry.drift.add(said, context.workplace.actor)
+    if said.verdict is Verdict.DATA_FAULT:
+        # After the report: whoever is killed between the two finds the same fault again, and holds it then.
+        batches = [number for stretch in broken for number in stretch.batches] or said.batches or ()
+        context.registry.holds.hold(batches, said.reason, context.workplace.actor)
+    return report
+
+
+def compare(windows: ChampionWindows, arrivals: Arrivals, due: NextLook, plan: ChangePlan) -> DriftReport:
+    """The report of a look; nothing is filed."""
+    site, said_before = arrivals.site, [report.over_time for report in due.tested if report.over_time is not None]
+    windows.fill(site, arrivals.samples)
     report = look(
-        [window_of(context, network, name, samples) for name, samples in references.items()],
-        window_of(context, network, site, current.samples),
-        context.options.plan,
-        _intake(context, site, current.batches),
-        measured_performance(context, network, champion, before.arrived),
+        windows.references(),
+        windows.window(site, due.current.samples),
+        plan,
+        arrivals.intake(due.current),
+        windows.performance(arrivals.samples),
         Past(
-            tuple(window_of(context, network, site, samples) if samples else None for samples in past),
+            tuple(windows.window(site, samples) if samples else None for samples in due.past_samples()),
             tuple(evidence.e_values for evidence in said_before),
             said_before[-1].called_at if said_before else None,
         ),
     )
-    said = replace(report, adapter=context.name, version=champion.number, batches=current.batches)
-    last = context.registry.drift.latest(site)
-    if last is not None and replace(last, id=None, created_at=None) == said:
-        return last
-    return context.registry.drift.add(said, context.workplace.actor)
+    return replace(report, adapter=windows.adapter, version=windows.champion.number, batches=due.current.batches)
 
 
-def _past_samples(closed: Sequence[_Stretch]) -> list[list[Sample]]:
-    """The samples of each closed window that the current one is held against."""
-    subjects = sorted({sample.subject for stretch in closed for sample in stretch.samples})
-    kept = set(subjects[:MOST_PAST_SUBJECTS])
-    return [[sample for sample in stretch.samples if sample.subject in kept] for stretch in closed]
-
-
-def _intake(context: AdapterContext, site: str, batches: tuple[int, int]) -> Intake:
-    inside = [b for b in context.registry.samples.batches(site) if batches[0] <= b.number <= batches[1]]
-    quarantined = sum(batch.quarantined for batch in inside)
-    return Intake(offered=quarantined + sum(batch.new + batch.duplicates for batch in inside), quarantined=quarantined)
+def is_same(filed: DriftReport, said: DriftReport) -> bool:
+    """Whether a look says nothing that is not filed already."""
+    return replace(filed, id=None, created_at=None) == replace(said, id=None, created_at=None)

@@ -140,7 +140,7 @@ class DriftReport:
     adapter: str = ""
     version: int | None = None
     """The champion whose reference and outputs were looked at."""
-    batches: tuple[int, int] | None = None
-    """First and last intake batch of the site that the current window holds."""
+    batches: tuple[int, ...] | None = None
+    """The intake batches of the site that the current window is made of."""
     created_at: datetime | None = None
     id: int | None = None
