@@ -30,6 +30,7 @@ class SiteCard:
     samples: int
     unlabelled: int
     quarantined: int
+    held: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,8 @@ def dashboard_of(service: Service, adapter: str | None) -> Dashboard:
 
 
 def _card(service: Service, site: str, updates: Sequence[Update]) -> SiteCard:
-    samples = service.registry.samples.list(site=site)
+    samples = service.registry.samples.list(site=site, with_held=True)
+    held = service.registry.holds.held(site)
     state = drift_state(service, site)
     headline, tone = _headline(state, _latest(site, updates))
     return SiteCard(
@@ -125,6 +127,7 @@ def _card(service: Service, site: str, updates: Sequence[Update]) -> SiteCard:
         samples=len(samples),
         unlabelled=sum(not any(sample.labelled_for(task) for task in Task) for sample in samples),
         quarantined=len(service.registry.samples.quarantine(site)),
+        held=sum(sample.batch in held for sample in samples),
     )
 
 

@@ -164,6 +164,7 @@ class Site(BaseModel):
     labelled: int = Field(description="Samples with a label")
     masked: int = Field(description="Samples with a mask")
     quarantined: int
+    held: int = Field(description="Samples of batches that are held for a data fault; nothing learns or judges them")
     drift: DriftState | None
     links: dict[str, str]
 

@@ -17,14 +17,16 @@ router = APIRouter(prefix="/v1", tags=["sites and drift"])
 
 def site_view(service: Service, site: str) -> Site:
     """A site's stream in numbers, with its latest verdict."""
-    held = service.registry.samples.list(site=site)
+    stored = service.registry.samples.list(site=site, with_held=True)
+    held = service.registry.holds.held(site)
     path = f"/v1/sites/{quote(site, safe='')}"
     return Site(
         site=site,
-        samples=len(held),
-        labelled=sum(sample.labelled_for(Task.CLASSIFICATION) for sample in held),
-        masked=sum(sample.labelled_for(Task.SEGMENTATION) for sample in held),
+        samples=len(stored),
+        labelled=sum(sample.labelled_for(Task.CLASSIFICATION) for sample in stored),
+        masked=sum(sample.labelled_for(Task.SEGMENTATION) for sample in stored),
         quarantined=len(service.registry.samples.quarantine(site)),
+        held=sum(sample.batch in held for sample in stored),
         drift=drift_state(service, site),
         links={"drift": f"{path}/drift"},
     )

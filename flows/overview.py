@@ -63,7 +63,8 @@ def show_overview(console: Console, found: dict[str, Any]) -> None:
     """Sites and adapters as two tables."""
     sites = Table(title="Sites", title_justify="left")
     masks = ["masks"] if any(row["masks"] for row in found["sites"]) else []
-    shown = ["site", "samples", "labelled", *masks, "quarantined", "verdict", "action"]
+    held = ["held"] if any(row["held"] for row in found["sites"]) else []
+    shown = ["site", "samples", "labelled", *masks, "quarantined", *held, "verdict", "action"]
     for name in shown:
         sites.add_column({"verdict": "last verdict"}.get(name, name))
     for row in found["sites"]:
@@ -103,7 +104,8 @@ def show_adapter(console: Console, workplace: Workplace, adapter: str) -> None:
 
 
 def _site_row(workplace: Workplace, site: str) -> dict[str, Any]:
-    samples = workplace.registry.samples.list(site)
+    samples = workplace.registry.samples.list(site, with_held=True)
+    held = workplace.registry.holds.held(site)
     report = workplace.registry.drift.latest(site)
     return {
         "site": site,
@@ -111,6 +113,7 @@ def _site_row(workplace: Workplace, site: str) -> dict[str, Any]:
         "labelled": sum(sample.labelled_for(Task.CLASSIFICATION) for sample in samples),
         "masks": sum(sample.labelled_for(Task.SEGMENTATION) for sample in samples),
         "quarantined": len(workplace.registry.samples.quarantine(site)),
+        "held": sum(sample.batch in held for sample in samples),
         "verdict": report.verdict.value if report else "-",
         "action": report.action.value if report else "-",
     }

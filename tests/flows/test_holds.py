@@ -1,0 +1,115 @@
+"""Data faults on real pictures: which batches are held, what that keeps them out of, and what a release brings back."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from continual.domain.drift import Action, Verdict
+from continual.domain.samples import Split
+
+
+def arrive(desk, first, last, *, inverted=False, seed=70):
+    """Two pictures each of subjects u<first> to u<last - 1>, in one intake of the first site."""
+    rows = desk.cells("first", tuple(f"u{number}" for number in range(first, last)), seed=seed + first)
+    if inverted:
+        for row in rows:
+            path = desk.folder / row.path
+            Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    return desk.take_in(rows, "first", "cells").batch
+
+
+def arrive_empty(desk, first, last):
+    """Pictures without anything on them, which the quality gate refuses."""
+    rows = desk.cells("first", tuple(f"u{number}" for number in range(first, last)), seed=7 + first)
+    for row in rows:
+        Image.fromarray(np.zeros((64, 64, 3), dtype=np.uint8)).save(desk.folder / row.path)
+    return desk.take_in(rows, "first", "cells").batch
+
+
+def look(desk, *, now=True):
+    from flows.monitor import look as look_at
+
+    return look_at(desk.workspace, "cells", "first", now=now)
+
+
+def test_of_a_window_with_a_fault_the_broken_batch_is_held_and_the_sound_ones_are_looked_at_next(released):
+    sound, broken = arrive(released, 0, 12), arrive(released, 12, 24, inverted=True)
+    report = look(released)
+    assert (report.verdict, report.action, report.batches) == (
+        Verdict.DATA_FAULT,
+        Action.QUARANTINE,
+        (sound, broken),
+    )
+    with released.registry() as registry:
+        assert registry.holds.held("first") == {broken}
+    after = look(released)
+    assert (after.verdict, after.current_subjects, after.batches) == (Verdict.NO_DRIFT, 12, (sound,))
+
+
+def test_nothing_learns_or_judges_a_held_batch_until_it_is_released_and_then_the_next_update_learns_it(released):
+    broken, sound = arrive(released, 0, 24, inverted=True), None
+    assert look(released).verdict is Verdict.DATA_FAULT
+    sound = arrive(released, 24, 48)
+    version = _update(released)
+    assert version.record["held_batches"] == {"first": [broken]}
+    assert version.record["learnt_batches"]["first"] == sound
+    with released.registry() as registry:
+        held = {sample.digest for sample in registry.samples.list("first", with_held=True) if sample.batch == broken}
+        assert {digest for _, digest in version.record["memory"]}.isdisjoint(held)
+        assert {sample.digest for sample in registry.samples.list("first", Split.TEST)}.isdisjoint(held)
+        registry.holds.release(broken, "the scanner's service has looked at them", "it")
+    report = look(released)
+    assert (report.batches, report.current_subjects) == ((broken,), 24)
+    assert report.verdict is not Verdict.DATA_FAULT
+    again = _update(released)
+    assert again.record.get("held_batches") == {}
+    with released.registry() as registry:
+        experience = [s for s in registry.samples.list("first", Split.TRAIN) if s.batch == broken]
+    assert again.record["experience"]["samples"] == len(experience) > 0
+
+
+def test_a_scanner_whose_every_picture_is_refused_is_reported_before_any_window_is_full(released):
+    empty = arrive_empty(released, 0, 6)
+    report = look(released, now=False)
+    assert (report.verdict, report.current_subjects, report.batches) == (Verdict.DATA_FAULT, 0, (empty,))
+    assert "held back 12 of 12 images" in report.reason
+    assert look(released, now=False) is None
+    arrive(released, 6, 30)
+    assert look(released, now=False).verdict is Verdict.NO_DRIFT
+
+
+def test_a_look_killed_before_it_held_the_batch_holds_it_the_next_time_and_files_no_second_report(
+    released, monkeypatch
+):
+    from registry.holds import HoldStore
+
+    broken = arrive(released, 0, 12, inverted=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(HoldStore, "hold", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            look(released)
+    first = look(released)
+    with released.registry() as registry:
+        assert registry.holds.held() == {broken}
+        assert [report.id for report in registry.drift.list("first")] == [first.id]
+
+
+def test_an_update_of_a_site_with_a_fault_learns_nothing(released):
+    arrive(released, 0, 24, inverted=True)
+    assert released.learn("first") == "not learnt: data_fault, action quarantine"
+    with released.registry() as registry:
+        assert [version.number for version in registry.adapters.list("cells")] == [1]
+
+
+def _killed(*_):
+    raise KeyboardInterrupt
+
+
+def _update(desk):
+    """Learn what is new whatever the look says, and take the result into service."""
+    from flows.adapter_context import context_of
+    from flows.update import learn_site
+    from flows.workplace import open_workplace
+
+    with open_workplace(desk.workspace) as workplace:
+        return learn_site(context_of(workplace, "cells"), "first", "replay")
