@@ -75,6 +75,8 @@ class NextLook:
     current: Stretch
     closed: Sequence[Stretch]
     tested: Sequence[DriftReport]
+    harmed: bool
+    """The last report since the promotion, of `current` itself where it is judged again, says that harm stands."""
 
     def past_samples(self) -> list[list[Sample]]:
         """The samples of each closed window that the current one is held against."""
@@ -99,12 +101,13 @@ def next_look(
     """
     closed = _closed(arrivals.samples, tested)
     pending = _pending(arrivals, closed)
+    harmed = bool(tested) and tested[-1].harmed
     due = now or pending.subjects >= plan.window_subjects or is_old(arrivals.began(pending), plan, at)
     if tested and not (due and pending.subjects >= plan.minimum_subjects):
-        return NextLook(closed[-1], closed[:-1], tested[:-1])
+        return NextLook(closed[-1], closed[:-1], tested[:-1], harmed)
     if not pending.samples or not due:
         return None
-    return NextLook(pending, closed, tested)
+    return NextLook(pending, closed, tested, harmed)
 
 
 def is_old(began: datetime | None, plan: ChangePlan, at: datetime) -> bool:

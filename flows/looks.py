@@ -59,6 +59,7 @@ def compare(windows: ChampionWindows, arrivals: Arrivals, due: NextLook, plan: C
             tuple(windows.window(site, samples) if samples else None for samples in due.past_samples()),
             tuple(evidence.e_values for evidence in said_before),
             said_before[-1].called_at if said_before else None,
+            due.harmed,
         ),
     )
     return replace(report, adapter=windows.adapter, version=windows.champion.number, batches=due.current.batches)
