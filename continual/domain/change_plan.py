@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from continual.domain.adapters import Task
@@ -106,6 +106,10 @@ class ChangePlan:
     def from_record(cls, record: Mapping[str, Any]) -> Self:
         """The plan that `as_record` wrote; what an older release did not write yet has its default."""
         return cls(**{**record, "strategies": tuple(record["strategies"])})
+
+    def changed(self, changes: Mapping[str, Any]) -> Self:
+        """The plan with other values for some of its fields; SettingsError where it cannot have them."""
+        return replace(self, **changes)
 
     def as_record(self) -> dict[str, Any]:
         """The plan as plain JSON, for the version's record and the ledger."""
