@@ -4,7 +4,7 @@ Each sample is in one window and each subject in the first one that it came to; 
 has been looked at stands in the drift reports of the champion, so there is nothing else to keep, or to lose.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -53,6 +53,11 @@ class Arrivals:
         numbers = {batch.number for batch in batches}
         return replace(self, batches=batches, samples=[s for s in self.samples if s.batch in numbers])
 
+    def without(self, batches: Collection[int]) -> "Arrivals":
+        """The rest, where these are left out."""
+        left = [batch for batch in self.batches if batch.number not in batches]
+        return replace(self, batches=left, samples=[s for s in self.samples if s.batch not in batches])
+
     def intake(self, stretch: Stretch) -> Intake:
         """What was offered in a stretch's batches, and what of it was held back; of released ones nothing counts."""
         inside = [one for one in self.batches if one.number in stretch.batches and one.number not in self.released]
@@ -88,6 +93,8 @@ class NextLook:
     current: Stretch
     closed: Sequence[Stretch]
     tested: Sequence[DriftReport]
+    harmed: bool
+    """The last report since the promotion, of `current` itself where it is judged again, says that harm stands."""
 
     def past_samples(self) -> list[list[Sample]]:
         """The samples of each closed window that the current one is held against."""
@@ -112,12 +119,13 @@ def next_look(
     """
     closed = _closed(arrivals.samples, tested)
     pending = _pending(arrivals, closed)
+    harmed = bool(tested) and tested[-1].harmed
     due = now or pending.subjects >= plan.window_subjects or is_old(arrivals.began(pending), plan, at)
     if tested and not (due and pending.subjects >= plan.minimum_subjects):
-        return NextLook(closed[-1], closed[:-1], tested[:-1])
+        return NextLook(closed[-1], closed[:-1], tested[:-1], harmed)
     if not pending.samples or not due:
         return None
-    return NextLook(pending, closed, tested)
+    return NextLook(pending, closed, tested, harmed)
 
 
 def is_old(began: datetime | None, plan: ChangePlan, at: datetime) -> bool:

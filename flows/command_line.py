@@ -23,6 +23,7 @@ from flows.command_options import (
     VolumeSize,
     WhichTask,
     Workspace,
+    changes_of,
     check_references,
     looks_of,
     make_console,
@@ -136,6 +137,9 @@ def run(  # noqa: PLR0913 (one parameter per option)
     new_classes: NewClasses = False,
     margin: Annotated[float, typer.Option(help="Gate: smallest allowed lower bound on a past site.")] = -0.10,
     drop: Annotated[float, typer.Option(help="Gate: largest allowed observed loss on a past site.")] = 0.03,
+    policy: Annotated[
+        Path | None, typer.Option(help="TOML: a table [plan] with more of the change plan; it overrules the options.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 20260301,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write result.json here.")] = None,
@@ -143,7 +147,8 @@ def run(  # noqa: PLR0913 (one parameter per option)
     """Release on the first site, then ingest, check, learn, gate and register each later site."""
     console = make_console()
     names = split_names(sites)
-    check_references(compare, keep_images=keep_images)
+    changes = changes_of(policy)
+    check_references(compare, keep_images=changes.get("keep_images", keep_images))
     incoming = read_incoming(manifest, labels, names)
     prepare_workspace(workspace, device)
     with showing_progress(console):
@@ -172,7 +177,7 @@ def run(  # noqa: PLR0913 (one parameter per option)
                 minimum_labelled=minimum_labelled or FEWEST_LABELLED[task],
                 new_classes=new_classes,
                 seed=seed,
-            ),
+            ).changed(changes),
             task,
             tuple(split_names(classes)),
             tile,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -111,6 +111,13 @@ def check_references(compare: str, *, keep_images: bool) -> None:
         raise SettingsError(
             f"--compare {compare} learns all images once more, and with --no-images 0 are kept; leave one of them out"
         )
+
+
+def changes_of(policy: Path | None) -> dict[str, Any]:
+    """What a policy changes in the change plan; nothing without one."""
+    from flows.policy import read_policy
+
+    return {} if policy is None else read_policy(policy)
 
 
 def split_names(listed: str) -> list[str]:

@@ -1,12 +1,22 @@
 """The verbs of `continual drift`: thin skins over what was looked at. Heavy imports stay inside."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flows.command_options import HERE, AsJson, Workspace, make_console, say_json, workplace_at
+from flows.command_options import (
+    HERE,
+    AsJson,
+    Workspace,
+    make_console,
+    prepare_workspace,
+    say_json,
+    showing_progress,
+    workplace_at,
+)
 
-drift_app = typer.Typer(help="Read drift reports.", no_args_is_help=True)
+drift_app = typer.Typer(help="Read drift reports, and replay them under another policy.", no_args_is_help=True)
 
 
 @drift_app.command("show")
@@ -40,3 +50,27 @@ def drift_list(
             say_json([report_record(report) for report in reports])
         else:
             show_looks(make_console(), reports)
+
+
+@drift_app.command("replay")
+def drift_replay(
+    policy: Annotated[Path, typer.Option(help="TOML: a table [plan] with what the change plan would have otherwise.")],
+    workspace: Workspace = HERE,
+    adapter: Annotated[str | None, typer.Option("--adapter", "-a", help="Default: the only one.")] = None,
+    site: Annotated[str | None, typer.Option(help="One site; default: all.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """History under another policy: looks, alarms, updates and training time. Nothing is filed or learnt."""
+    from flows.policy import read_policy
+
+    changes, console = read_policy(policy), make_console()
+    prepare_workspace(workspace, None, create=False)
+    with showing_progress(console), workplace_at(workspace) as workplace:
+        from flows.replay import replay
+        from flows.replay_table import replay_record, show_replay
+
+        found = replay(workplace, adapter, site, changes)
+    if as_json:
+        say_json(replay_record(found))
+    else:
+        show_replay(console, found)

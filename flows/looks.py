@@ -1,8 +1,9 @@
 """Looks at a site: the window that is due held against the champion's references, and what is filed of it."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 from continual.domain.adapters import AdapterVersion
 from continual.domain.change_plan import ChangePlan
@@ -18,73 +19,110 @@ MOST_REPORTS = 10_000
 """Reports of a site that are read back: 27 years of daily looks."""
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a look says, and the batches that are faulty, to be held; none where it found no fault."""
+
+    report: DriftReport
+    broken: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Looker:
+    """For whom a look is taken, and when. `windows` loads the champion's network, which not every look needs."""
+
+    adapter: str
+    champion: AdapterVersion
+    windows: Callable[[], ChampionWindows]
+    at: datetime
+    now: bool
+
+
 def look_at_site(
     context: AdapterContext, champion: AdapterVersion, site: str, *, now: bool = True
 ) -> DriftReport | None:
-    """Compare a site's current window with the champion's references and file a report.
+    """Compare a site's current window with the champion's references, file a report and hold faulty batches.
 
-    A window is looked at as soon as it can be tested or, unless `now`, when the plan says that a scheduled look is due
-    (`flows.arrivals`). Until then the last window is judged again, and filed if that says something new. None when
-    there is nothing to look at. Too many images held back are a data fault at once; the batches with a fault are held.
+    A report that says nothing new is not filed again. None when there is nothing to look at.
     """
-    plan = context.options.plan
-    arrivals = arrivals_of(context, champion, site)
     filed = [*reversed(context.registry.drift.list(site, limit=MOST_REPORTS))]
-    tested = reports_of_closed(filed, context.name, champion)
+    looker = Looker(context.name, champion, partial(ChampionWindows, context, champion), datetime.now(UTC), now)
+    taken = take_look(looker, arrivals_of(context, champion, site), filed, context.options.plan)
+    if taken is None:
+        return None
+    known = next((report for report in filed[-1:] if is_same(report, taken.report)), None)
+    new = known is None and taken.report.id is None
+    report = context.registry.drift.add(taken.report, context.workplace.actor) if new else known or taken.report
+    if taken.broken:
+        # After the report: whoever is killed between the two finds the same fault again, and holds it then.
+        context.registry.holds.hold(taken.broken, report.reason, context.workplace.actor)
+    return report
+
+
+def take_look(looker: Looker, arrivals: Arrivals, filed: Sequence[DriftReport], plan: ChangePlan) -> Taken | None:
+    """What a look says after the `filed` reports of the site, oldest first; None when there is nothing to look at.
+
+    Too many images held back by the quality gate are a fault at once. A window is looked at as soon as it can be tested
+    or, unless it is taken `now`, when the plan says that a scheduled look is due (`flows.arrivals`). Until then the
+    last window is judged again, since labels may have come.
+    """
+    tested = reports_of_closed(filed, looker.adapter, looker.champion)
     pending = arrivals.pending(tested)
-    broken = look_at_intake(site, plan, arrivals.intake(pending))
-    if broken is not None:
-        said = replace(broken, adapter=context.name, version=champion.number, batches=pending.batches)
-        return _file(context, filed, said, [b for b in arrivals.each_batch(pending) if _is_broken(arrivals, b, plan)])
-    due = next_look(arrivals, tested, plan, datetime.now(UTC), now=now)
+    refused = look_at_intake(arrivals.site, plan, arrivals.intake(pending))
+    if refused is not None:
+        return _taken(looker, refused, pending, _broken(arrivals, pending, plan))
+    due = next_look(arrivals, tested, plan, looker.at, now=looker.now)
     if due is None:
         return None
     if not due.current.samples:
-        return tested[-1]  # its patients were erased: what was said of them stands
-    windows = ChampionWindows(context, champion)
+        return Taken(tested[-1])  # its patients were erased: what was said of them stands
+    windows = looker.windows()
     said = compare(windows, arrivals, due, plan)
-    each = arrivals.each_batch(due.current) if said.verdict is Verdict.DATA_FAULT else []
-    return _file(context, filed, said, [batch for batch in each if _is_broken(arrivals, batch, plan, windows)])
+    faulty = said.verdict is Verdict.DATA_FAULT
+    return _taken(looker, said, due.current, _broken(arrivals, due.current, plan, windows) if faulty else ())
 
 
-def arrivals_of(context: AdapterContext, champion: AdapterVersion, site: str) -> Arrivals:
-    """What the registry has of a site since the champion learnt it."""
+def arrivals_of(context: AdapterContext, champion: AdapterVersion, site: str, *, with_held: bool = False) -> Arrivals:
+    """What the registry has of a site since the champion learnt it; `with_held`: as it came, before any was held."""
     holds = context.registry.holds.list(site)
-    held = {hold.batch for hold in holds if hold.released_at is None}
+    released = frozenset(hold.batch for hold in holds if hold.released_at is not None)
+    held = frozenset[int]() if with_held else frozenset(hold.batch for hold in holds) - released
     arrived = [
         batch
         for batch in context.registry.samples.batches(site)
         if batch.number not in held and not has_learnt_batch(champion, site, batch.number)
     ]
-    released = frozenset(hold.batch for hold in holds) - held
-    return Arrivals(site, arrived, new_samples(context, champion, site), released)
+    return Arrivals(site, arrived, new_samples(context, champion, site, with_held=with_held), released)
 
 
-def _is_broken(arrivals: Arrivals, batch: Stretch, plan: ChangePlan, windows: ChampionWindows | None = None) -> bool:
-    """Whether it is this batch that makes its window a data fault; without windows only by what was held back of it."""
+def _taken(looker: Looker, said: DriftReport, stretch: Stretch, broken: tuple[int, ...]) -> Taken:
+    number = looker.champion.number
+    return Taken(replace(said, adapter=looker.adapter, version=number, batches=stretch.batches), broken)
+
+
+def _broken(
+    arrivals: Arrivals, stretch: Stretch, plan: ChangePlan, windows: ChampionWindows | None = None
+) -> tuple[int, ...]:
+    """Those batches of a faulty window that are faulty by themselves, or all of them; without windows by the intake."""
     references = windows.references() if windows else []
-    images = windows.window(arrivals.site, batch.samples) if windows and batch.samples else None
-    return is_faulty(references, images, plan, arrivals.intake(batch))
-
-
-def _file(
-    context: AdapterContext, filed: Sequence[DriftReport], said: DriftReport, broken: Sequence[Stretch]
-) -> DriftReport:
-    """File a report unless it says nothing new, and hold the broken batches of a data fault, or all of its window."""
-    same = bool(filed) and is_same(filed[-1], said)
-    report = filed[-1] if same else context.registry.drift.add(said, context.workplace.actor)
-    if said.verdict is Verdict.DATA_FAULT:
-        # After the report: whoever is killed between the two finds the same fault again, and holds it then.
-        batches = [number for stretch in broken for number in stretch.batches] or said.batches or ()
-        context.registry.holds.hold(batches, said.reason, context.workplace.actor)
-    return report
+    found = [
+        batch.batches
+        for batch in arrivals.each_batch(stretch)
+        if is_faulty(
+            references,
+            windows.window(arrivals.site, batch.samples) if windows and batch.samples else None,
+            plan,
+            arrivals.intake(batch),
+        )
+    ]
+    return tuple(number for batches in found for number in batches) or stretch.batches
 
 
 def compare(windows: ChampionWindows, arrivals: Arrivals, due: NextLook, plan: ChangePlan) -> DriftReport:
     """The report of a look; nothing is filed."""
     site, said_before = arrivals.site, [report.over_time for report in due.tested if report.over_time is not None]
     windows.fill(site, arrivals.samples)
-    report = look(
+    return look(
         windows.references(),
         windows.window(site, due.current.samples),
         plan,
@@ -94,9 +132,9 @@ def compare(windows: ChampionWindows, arrivals: Arrivals, due: NextLook, plan: C
             tuple(windows.window(site, samples) if samples else None for samples in due.past_samples()),
             tuple(evidence.e_values for evidence in said_before),
             said_before[-1].called_at if said_before else None,
+            due.harmed,
         ),
     )
-    return replace(report, adapter=windows.adapter, version=windows.champion.number, batches=due.current.batches)
 
 
 def is_same(filed: DriftReport, said: DriftReport) -> bool:

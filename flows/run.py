@@ -10,10 +10,10 @@ from flows.ingest import ingest_site
 from flows.progress import say
 from flows.requests import Incoming, Release
 from flows.terminal import intake_line
-from flows.update import LEARN_ON, check_before_release, release_adapter, update_site
+from flows.update import LEARN_ON, Occasion, check_before_release, release_adapter, update_site
 
-# Whoever runs a stream by hand asks for every shifted site to be learnt, harm or not.
-LEARN_ON_ANY_SHIFT = (*LEARN_ON, Action.LOG)
+# Whoever runs a stream by hand asks for every shifted site to be learnt, harm or not, one after the other.
+LEARN_ON_ANY_SHIFT = Occasion((*LEARN_ON.actions, Action.LOG), paced=False)
 
 
 @flow(name="run")

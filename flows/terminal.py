@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from continual.domain.adapters import AdapterVersion
-from continual.domain.drift import DriftReport, EvidenceOverTime
+from continual.domain.drift import DriftReport, EvidenceOverTime, RollingComparison
 from continual.domain.samples import IntakeSummary
 from flows.benchmark_page import SHOWN, spelt, title_of
 from flows.whole_files import write_whole
@@ -155,6 +155,8 @@ def show_report(console: Console, report: DriftReport) -> None:
         console.print(table)
     if report.over_time is not None:
         _show_evidence(console, report.over_time)
+    if report.rolling is not None:
+        _show_rolling(console, report.rolling)
 
 
 def show_looks(console: Console, reports: Sequence[DriftReport]) -> None:
@@ -202,6 +204,17 @@ def _show_evidence(console: Console, over_time: EvidenceOverTime) -> None:
     for family, wealth in over_time.families.items():
         table.add_row(family, f"{over_time.e_values[family]:.3g}", f"{wealth:.3g}")
     console.print(table)
+
+
+def _show_rolling(console: Console, rolling: RollingComparison) -> None:
+    """Whether the site still changes: this window against the pool of earlier ones."""
+    said = ", ".join(f"{family.replace('_', ' ')} {p_value:.3g}" for family, p_value in rolling.p_values.items())
+    verb = "differs from" if rolling.differs else "is as in"
+    console.print(
+        f"Rolling reference: {verb} windows {rolling.first} to {rolling.last}, {rolling.subjects} subjects, at level "
+        f"{rolling.level:g} (smallest adjusted p: {said or 'none could be tested'})",
+        highlight=False,
+    )
 
 
 def show_benchmark(console: Console, found: Mapping[str, Any]) -> None:

@@ -1,8 +1,9 @@
 """Learn one site's new samples, judge the result, register it, and move the champion if the gate accepts."""
 
 import time
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prefect import flow, task
@@ -12,6 +13,7 @@ from continual.domain.adapters import AdapterState, AdapterVersion
 from continual.domain.drift import Action, DriftReport
 from continual.domain.errors import StreamError
 from continual.domain.samples import Split
+from continual.domain.update_pace import JudgedUpdate, update_pause
 from continual.learning import resolve_backbone
 from flows.adapter_context import (
     AdapterContext,
@@ -29,9 +31,24 @@ from flows.progress import say
 from flows.requests import Release
 from flows.windows import new_labels, new_samples
 from flows.workplace import Workplace, open_workplace
+from registry import Update
 
-LEARN_ON = (Action.UPDATE, Action.URGENT_UPDATE)
-LEARN_NEW_CLASSES_ON = (*LEARN_ON, Action.NONE, Action.LOG, Action.RECALIBRATE)
+JUDGED = frozenset({"accepted", "rejected"})
+"""Outcomes of an update that the gate spoke on."""
+MOST_UPDATES = 10_000
+"""Updates of an adapter that are read back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Occasion:
+    """Which actions lead to an update, and whether the change plan's cooldown and budget count."""
+
+    actions: tuple[Action, ...]
+    paced: bool = True
+
+
+LEARN_ON = Occasion((Action.UPDATE, Action.URGENT_UPDATE))
+LEARN_NEW_CLASSES_ON = (*LEARN_ON.actions, Action.NONE, Action.LOG, Action.RECALIBRATE)
 STALE_UPDATE = timedelta(hours=24)
 
 
@@ -71,7 +88,7 @@ def already_judged(context: AdapterContext, site: str, strategy: str) -> bool:
     return any(
         update.site == site
         and update.parent == champion.number
-        and update.outcome in {"accepted", "rejected"}
+        and update.outcome in JUDGED
         and _completed(update.plan) == plan
         for update in context.registry.updates.list(context.name)
     )
@@ -121,11 +138,11 @@ def look_and_learn(
     adapter: str,
     site: str,
     strategy: str | None,
-    learn_on: tuple[Action, ...],
+    learn_on: Occasion,
     *,
     new_classes: bool = False,
 ) -> str:
-    """Look at a site, then learn it when the verdict's action says so. Returns one word on what happened.
+    """Look at a site, then learn it when the verdict's action says so and the plan's pace allows; what happened, said.
 
     A class that the champion does not know is a reason of its own, where `new_classes` or the change plan allows it:
     no drift is needed, only data that are sound and enough.
@@ -141,16 +158,32 @@ def look_and_learn(
         return outcome
 
 
-def _learn_if_needed(context: AdapterContext, site: str, strategy: str, learn_on: tuple[Action, ...]) -> str:
+def _learn_if_needed(context: AdapterContext, site: str, strategy: str, learn_on: Occasion) -> str:
     if already_judged(context, site, strategy):
         return "nothing new"
     report = _look(context, context.workplace, site)
     if report is None:
         return "nothing new"
-    if report.action not in learn_on and not _offers_new_classes(context, site, report.action):
+    if report.action not in learn_on.actions and not _offers_new_classes(context, site, report.action):
         return f"not learnt: {report.verdict.value}, action {report.action.value}"
+    pause = _pause(context, site, report.action) if learn_on.paced else None
+    if pause is not None:
+        return f"not learnt: {pause}"
     version = learn_site(context, site, strategy)
     return f"version {version.number} {version.state.value}"
+
+
+def judged_updates(updates: Sequence[Update]) -> list[Update]:
+    """Those of an adapter's updates that the gate judged, its first versions left out."""
+    return [update for update in updates if update.parent is not None and update.outcome in JUDGED]
+
+
+def _pause(context: AdapterContext, site: str, action: Action) -> str | None:
+    spoken = judged_updates(context.registry.updates.list(context.name, MOST_UPDATES))
+    judged = [JudgedUpdate(each.site, each.finished_at) for each in spoken if each.finished_at is not None]
+    urgent = action is Action.URGENT_UPDATE
+    pause = update_pause(context.options.plan, site, judged, datetime.now(UTC), urgent=urgent)
+    return None if pause is None else pause.reason
 
 
 def _let_go(context: AdapterContext) -> None:
@@ -194,7 +227,7 @@ def update_site(
     adapter: str,
     site: str,
     strategy: str | None,
-    learn_on: tuple[Action, ...],
+    learn_on: Occasion,
     *,
     new_classes: bool = False,
 ) -> str:

@@ -17,9 +17,11 @@ from flows.progress import track
 from monitoring import UNLABELLED, Window
 
 
-def new_samples(context: AdapterContext, champion: AdapterVersion | None, site: str) -> list[Sample]:
+def new_samples(
+    context: AdapterContext, champion: AdapterVersion | None, site: str, *, with_held: bool = False
+) -> list[Sample]:
     """Samples of `site` that arrived after the champion learnt it; all of them for a new site."""
-    stored = context.registry.samples.list(site)
+    stored = context.registry.samples.list(site, with_held=with_held)
     return learnable(context, [sample for sample in stored if not has_learnt(champion, sample)])
 
 

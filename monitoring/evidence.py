@@ -34,6 +34,8 @@ class Past:
     e_values: tuple[Mapping[str, float], ...] = ()
     called_at: int | None = None
     """The window, from 1, at which drift was called; what was called stands until the next promotion."""
+    harmed: bool = False
+    """Harm was found in the last look since the promotion, or before and has not cleared."""
 
     def since(self, first: int) -> list[Window]:
         """The windows from number `first` on, counted from 1."""

@@ -21,6 +21,7 @@ from monitoring.label_shift import match_reference
 from monitoring.performance_estimate import estimate_performance
 from monitoring.polarity import inverted_share
 from monitoring.references import choose_reference
+from monitoring.rolling import compare_with_last, rolling_words
 from monitoring.verdicts import Evidence, Judgement, judge, too_few_subjects, too_many_inverted, too_many_quarantined
 from monitoring.windows import Intake, Window, pool, select
 
@@ -56,16 +57,18 @@ def look(
     known = 0 if reference is None else reference.subject_count
     site = NO_REFERENCE if reference is None else reference.site
     evidence = Evidence(current.site, site, current.subject_count, known, signals, performance, over_time)
+    evidence, rolling = replace(evidence, harmed=past.harmed), None
     if reference is not None and over_time is not None and evidence.drifted:
         drifted = pool([*past.since(over_time.since), current])
         evidence = replace(evidence, case_mix=_case_mix(reference, drifted, plan))
+        rolling = compare_with_last(current, plan, past)
     judgement = fault or judge(evidence, plan)
     return DriftReport(
         site=current.site,
         reference_site=site,
         verdict=judgement.verdict,
         action=judgement.action,
-        reason=judgement.reason,
+        reason=judgement.reason + rolling_words(rolling),
         alpha=plan.alpha,
         reference_subjects=known,
         current_subjects=current.subject_count,
@@ -77,6 +80,8 @@ def look(
         performance=performance,
         over_time=over_time,
         case_mix=evidence.case_mix,
+        rolling=rolling,
+        harmed=judgement.harmed,
     )
 
 

@@ -18,6 +18,8 @@ class Judgement:
     verdict: Verdict
     action: Action
     reason: str
+    harmed: bool = False
+    """Performance fell by more than is allowed, and that was called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,13 @@ class Evidence:
     performance: PerformanceEvidence | None
     over_time: EvidenceOverTime | None = None
     case_mix: CaseMix | None = None
+    harmed: bool = False
+    """Harm was found before and had not cleared."""
+
+    def allowed_fall(self, plan: ChangePlan) -> float:
+        """The plan's margin; once harm was found the smaller one, so that it does not come and go by chance."""
+        cleared = plan.harm_margin if plan.harm_cleared is None else plan.harm_cleared
+        return cleared if self.harmed else plan.harm_margin
 
     @property
     def drifted(self) -> bool:
@@ -77,23 +86,27 @@ def judge(evidence: Evidence, plan: ChangePlan) -> Judgement:
     fall = _fall(evidence.performance)
     if not evidence.drifted:
         return _judge_quiet(evidence, plan, fall)
+    margin = evidence.allowed_fall(plan)
     said = f"{_difference(evidence)}; {_performance(evidence.performance, plan.harm_margin)}"
-    harmed = fall is not None and fall > plan.harm_margin
+    said += _standing(fall, evidence, plan)
+    harmed = fall is not None and fall > margin
     # Balanced accuracy does not depend on the mix: where it fell, something else changed, too.
     if evidence.case_mix is not None and evidence.case_mix.explains and not harmed:
         said = f"{said}; {_mix(evidence.case_mix)}: recalibrate to the new mix, the images themselves look alike"
         return Judgement(Verdict.PREVALENCE_SHIFT, Action.RECALIBRATE, said)
-    action, remedy = _remedy(evidence.performance, fall, plan)
-    return Judgement(Verdict.COVARIATE_SHIFT, action, f"{said}: {remedy}")
+    action, remedy = _remedy(evidence.performance, fall, plan, margin)
+    return Judgement(Verdict.COVARIATE_SHIFT, action, f"{said}: {remedy}", harmed)
 
 
-def _remedy(performance: PerformanceEvidence | None, fall: float | None, plan: ChangePlan) -> tuple[Action, str]:
+def _remedy(
+    performance: PerformanceEvidence | None, fall: float | None, plan: ChangePlan, margin: float
+) -> tuple[Action, str]:
     """What to do about images that changed: it depends on harm, measured or estimated, and on labels at hand."""
-    if fall is None and _holds(performance, plan.harm_margin):
+    if fall is None and _holds(performance, margin):
         return Action.LOG, "no update is needed as far as can be told without labels"
     if fall is None:
         return Action.REQUEST_LABELS, "send labels so that harm can be judged"
-    if fall <= plan.harm_margin:
+    if fall <= margin:
         return Action.LOG, "no update is needed"
     labelled = 0 if performance is None else performance.for_training
     if labelled >= plan.minimum_labelled:
@@ -109,16 +122,30 @@ def _judge_quiet(evidence: Evidence, plan: ChangePlan, fall: float | None) -> Ju
     if evidence.performance is None or fall is None:
         return Judgement(Verdict.NO_DRIFT, Action.NONE, said)
     said = f"{said}; {_performance(evidence.performance, plan.harm_margin)}"
-    if fall <= plan.harm_margin:
+    if fall <= evidence.allowed_fall(plan):
         return Judgement(Verdict.NO_DRIFT, Action.NONE, said)
+    if evidence.harmed and plan.harm_cleared is not None:
+        return _concept_shift(said + _standing(fall, evidence, plan))
     if evidence.performance.labelled < plan.minimum_labelled:
         return Judgement(
             Verdict.NO_DRIFT, Action.NONE, f"{said}: too few labels to call it, {plan.minimum_labelled} are needed"
         )
     if fall - _labelling_noise(evidence.performance) <= plan.harm_margin:
         return Judgement(Verdict.NO_DRIFT, Action.NONE, f"{said}: a fall that this few labels show by chance")
+    return _concept_shift(said)
+
+
+def _concept_shift(said: str) -> Judgement:
     reason = f"{said}: images look alike but their labels are met less often; update now or roll back"
-    return Judgement(Verdict.CONCEPT_SHIFT, Action.URGENT_UPDATE, reason)
+    return Judgement(Verdict.CONCEPT_SHIFT, Action.URGENT_UPDATE, reason, harmed=True)
+
+
+def _standing(fall: float | None, evidence: Evidence, plan: ChangePlan) -> str:
+    """Why a fall that the plan's margin allows is harm all the same; empty where it is none, or one by itself."""
+    margin = evidence.allowed_fall(plan)
+    if fall is None or not margin < fall <= plan.harm_margin:
+        return ""
+    return f", and harm that was found stands until the fall is at most {margin:g}"
 
 
 def _mix(case_mix: CaseMix) -> str:

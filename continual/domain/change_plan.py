@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from continual.domain.adapters import Task
@@ -49,6 +49,14 @@ class ChangePlan:
     permutations: int = 999
     harm_margin: float = 0.05
     """Performance below the reference by more than this is harm."""
+    harm_cleared: float | None = None
+    """Harm that was found stands until the fall is at most this, or until a promotion; None: `harm_margin` itself."""
+    rolling_windows: int = 4
+    """How many closed windows, lagging one behind, make the rolling reference once drift is called; 0: none."""
+    cooldown_days: float = 0.0
+    """After an update that the gate judged its site has no other before this; an urgent one does not wait."""
+    updates_per_month: int = 0
+    """Most updates of an adapter that the gate judges in any 30 days, urgent ones counted; 0: no bound."""
     quarantine_limit: float = 0.20
     """A larger share of quarantined images is a `data_fault`."""
     minimum_labelled: int = FEWEST_LABELLED[Task.CLASSIFICATION]
@@ -75,16 +83,33 @@ class ChangePlan:
                 f"change plan: windows of {self.window_subjects} subjects or {self.window_days} days, must be 1 and 0 "
                 "or more; correct the plan"
             )
+        self._check_pace()
         fewest = math.ceil(1 / self.alpha) - 1
         if self.permutations < fewest:
             raise SettingsError(
                 f"change plan: {self.permutations} permutations cannot reach alpha {self.alpha}; use at least {fewest}"
             )
 
+    def _check_pace(self) -> None:
+        """How often and on how little evidence the plan acts again."""
+        for name in ("rolling_windows", "cooldown_days", "updates_per_month"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise SettingsError(f"change plan: {name} is {value}, must be 0 or more; correct the plan")
+        if self.harm_cleared is not None and not self.harm_cleared <= self.harm_margin:
+            raise SettingsError(
+                f"change plan: harm_cleared is {self.harm_cleared}, must be at most harm_margin {self.harm_margin}; "
+                "lower it, or leave it out"
+            )
+
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
         """The plan that `as_record` wrote; what an older release did not write yet has its default."""
         return cls(**{**record, "strategies": tuple(record["strategies"])})
+
+    def changed(self, changes: Mapping[str, Any]) -> Self:
+        """The plan with other values for some of its fields; SettingsError where it cannot have them."""
+        return replace(self, **changes)
 
     def as_record(self) -> dict[str, Any]:
         """The plan as plain JSON, for the version's record and the ledger."""

@@ -114,6 +114,22 @@ class EvidenceOverTime:
 
 
 @dataclass(frozen=True, slots=True)
+class RollingComparison:
+    """The current window against the pool of earlier ones, lagging one behind: it calls nothing, it dates a change.
+
+    Windows count from 1 since the promotion. `differs` where a family alarms at `level`, all families together.
+    """
+
+    first: int
+    last: int
+    subjects: int
+    p_values: Mapping[str, float]
+    """Smallest adjusted p-value of each family that could be tested."""
+    level: float
+    differs: bool
+
+
+@dataclass(frozen=True, slots=True)
 class DriftReport:
     """One look at one site. `reference_site` differs from `site` when the site is new: its nearest known site."""
 
@@ -137,6 +153,10 @@ class DriftReport:
     """None where nothing was tested, or in a report of an earlier release."""
     case_mix: CaseMix | None = None
     """None where nothing drifted, or the reference has too few labels for an estimate."""
+    rolling: RollingComparison | None = None
+    """None where no drift was called, or before the third window since the promotion."""
+    harmed: bool = False
+    """Harm was found since the promotion and has not cleared; it then stands down to the plan's smaller margin."""
     adapter: str = ""
     version: int | None = None
     """The champion whose reference and outputs were looked at."""

@@ -78,7 +78,7 @@ def without_images(folder: Path, incoming: "Incoming", options: "AdapterOptions"
     from flows.memory import memory_view
     from flows.requests import Release
     from flows.results import stream_result
-    from flows.update import look_and_learn, release
+    from flows.update import Occasion, look_and_learn, release
     from flows.workplace import open_workplace
 
     # As the benchmark learns: every site, whatever the gate says and however few labels it has.
@@ -97,7 +97,7 @@ def without_images(folder: Path, incoming: "Incoming", options: "AdapterOptions"
         if site == SITES[0]:
             learnt[site] = f"version {release(workspace, site, wanted).number}"
         else:
-            learnt[site] = look_and_learn(workspace, ADAPTER, site, STRATEGY, tuple(Action))
+            learnt[site] = look_and_learn(workspace, ADAPTER, site, STRATEGY, Occasion(tuple(Action)))
     with open_workplace(workspace) as workplace:
         result = stream_result(context_of(workplace, ADAPTER), SITES)
         memory = memory_view(workplace, ADAPTER)

@@ -48,3 +48,24 @@ def test_a_plan_of_the_first_release_has_the_defaults_of_what_came_since():
     older = {name: value for name, value in read.items() if name not in {"replay_bytes", "replay_policy"}}
     plan = ChangePlan.from_record(older)
     assert (plan.replay_samples, plan.replay_bytes, plan.replay_policy) == (30, 0, "class_and_site_balanced")
+
+
+@pytest.mark.parametrize("name", ["cooldown_days", "updates_per_month", "rolling_windows"])
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
+def test_what_paces_updates_and_windows_is_a_number_from_zero_on(name, value):
+    with pytest.raises(SettingsError, match=f"{name} is {value}"):
+        ChangePlan(**{name: value})
+
+
+def test_harm_clears_at_a_margin_that_is_no_larger_than_the_one_that_finds_it():
+    assert ChangePlan(harm_margin=0.05, harm_cleared=0.05).harm_cleared == 0.05
+    for value in (0.06, float("nan")):
+        with pytest.raises(SettingsError, match=f"harm_cleared is {value}, must be at most harm_margin 0.05"):
+            ChangePlan(harm_margin=0.05, harm_cleared=value)
+
+
+def test_a_plan_of_an_earlier_release_waits_for_nothing_between_updates():
+    read = json.loads(json.dumps(ChangePlan(harm_margin=0.01).as_record()))
+    since = {"cooldown_days", "updates_per_month", "harm_cleared", "rolling_windows"}
+    plan = ChangePlan.from_record({name: value for name, value in read.items() if name not in since})
+    assert (plan.cooldown_days, plan.updates_per_month, plan.harm_cleared) == (0, 0, None)

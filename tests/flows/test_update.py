@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from continual.domain.drift import Verdict
+from continual.domain.drift import Action, Verdict
 from continual.domain.errors import ConflictError, LearningError, StreamError
 
 SHIFTED = tuple(f"t{number}" for number in range(40))
@@ -84,6 +84,35 @@ def test_two_halves_of_one_site_are_not_called_drift(released, seed):
     report = look(released.workspace, "cells", "first", now=True)
     assert report is not None
     assert report.verdict is Verdict.NO_DRIFT, report.reason
+
+
+def paced(desk, site):
+    """A look that leads to an update where the plan's cooldown and budget let it, as on a schedule."""
+    from flows.update import Occasion, look_and_learn
+
+    return look_and_learn(desk.workspace, "cells", site, None, Occasion(tuple(Action)))
+
+
+def test_a_cooldown_holds_a_site_back_after_its_update_and_a_whole_stream_by_hand_is_not_held(desk):
+    desk.take_in(desk.cells("first"), "first")
+    assert desk.release(cooldown_days=3.0, new_site_gain=1.0) == "accepted"
+    desk.take_in(desk.cells("second", SHIFTED, seed=2), "second", "cells")
+    # The release was no update of its site, so nothing holds the first one of any site back.
+    assert paced(desk, "second") == "version 2 rejected"
+    desk.take_in(desk.cells("second", ("late1", "late2"), seed=3), "second", "cells")
+    assert paced(desk, "second").startswith("not learnt: cooldown of 3 days at second until 20")
+    with desk.registry() as registry:
+        assert len(registry.updates.list("cells")) == 2
+    assert desk.learn("second") == "version 3 rejected"
+
+
+def test_a_budget_that_is_spent_holds_every_site_back(desk):
+    desk.take_in(desk.cells("first"), "first")
+    assert desk.release(updates_per_month=1) == "accepted"
+    desk.take_in(desk.cells("second", SHIFTED, seed=2), "second", "cells")
+    assert paced(desk, "second") == "version 2 accepted"
+    desk.take_in(desk.cells("first", tuple(f"v{number}" for number in range(20)), seed=4), "first", "cells")
+    assert paced(desk, "first").startswith("not learnt: budget of 1 updates in 30 days is spent until 20")
 
 
 def asked_for(stream, desk, **changed):
