@@ -12,6 +12,7 @@ from continual.domain.adapters import AdapterVersion
 from continual.domain.drift import DriftReport
 from continual.domain.samples import Sample
 from flows.adapter_context import AdapterContext
+from flows.alerts import file_report
 from flows.windows import held_out, learnt_batch, measured_performance, new_samples, window_of
 from monitoring import Intake, Past, look
 
@@ -142,7 +143,7 @@ def _look(
     last = context.registry.drift.latest(site)
     if last is not None and replace(last, id=None, created_at=None) == said:
         return last
-    return context.registry.drift.add(said, context.workplace.actor)
+    return file_report(context.workplace, said)
 
 
 def _past_samples(closed: Sequence[_Stretch]) -> list[list[Sample]]:

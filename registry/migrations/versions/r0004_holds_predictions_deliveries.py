@@ -68,11 +68,13 @@ def _deliveries() -> None:
         sa.Column("id", sa.String(36), nullable=False),
         sa.Column("report", sa.Integer(), nullable=False),
         sa.Column("target", sa.Text(), nullable=False),
+        sa.Column("queued_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("last_error", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_deliveries"),
         sa.ForeignKeyConstraint(["report"], ["drift_reports.id"], name="fk_deliveries_report"),
+        sa.UniqueConstraint("report", "target", name="uq_deliveries_report_target"),
     )
-    op.create_index("ix_deliveries_report", "deliveries", ["report"])
+    op.create_index("ix_deliveries_next_attempt_at", "deliveries", ["next_attempt_at"])
