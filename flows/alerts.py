@@ -19,7 +19,7 @@ from uuid import uuid4
 from continual.domain.drift import DriftReport
 from continual.domain.errors import ContinualError, SettingsError
 from continual.settings import Settings, Webhook
-from flows.prefect_events import PREFECT, emit, server_is_named
+from flows.prefect_events import PREFECT, Happening, emit, server_is_named
 from flows.progress import say
 from flows.webhooks import Answer, message_body, post
 from flows.workplace import Workplace
@@ -112,7 +112,7 @@ def channels(settings: Settings) -> list[Channel]:
         for webhook in settings.webhooks()
     ]
     if server_is_named():
-        ways.append(Channel(PREFECT, _emit_report))
+        ways.append(Channel(PREFECT, partial(_emit_report, settings.webhook_timeout_s)))
     return ways
 
 
@@ -179,7 +179,7 @@ def _post_report(webhook: Webhook, timeout_s: float, delivery: str, report: Drif
     return post(webhook, delivery, body, timeout_s)
 
 
-def _emit_report(delivery: str, report: DriftReport) -> Answer:
+def _emit_report(timeout_s: float, delivery: str, report: DriftReport) -> Answer:
     labels = {
         "prefect.resource.id": f"continual.site.{report.site}",
         "prefect.resource.name": report.site,
@@ -187,4 +187,5 @@ def _emit_report(delivery: str, report: DriftReport) -> Answer:
         "continual.action": report.action.value,
         "continual.adapter": report.adapter,
     }
-    return emit(event_name(report), labels, summary(report), report.created_at or datetime.now(UTC), delivery)
+    at = report.created_at or datetime.now(UTC)
+    return emit(delivery, Happening(event_name(report), at, labels, summary(report)), timeout_s)

@@ -6,6 +6,7 @@ one of an event that came twice.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -25,19 +26,36 @@ def server_is_named() -> bool:
     return bool(PREFECT_API_URL.value())
 
 
-def emit(name: str, labels: Mapping[str, str], payload: Mapping[str, Any], at: datetime, event: str) -> Answer:
-    """Hand one event over, by the id `event`. `labels` are the resource's, among them `prefect.resource.id`."""
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """What an event says. `labels` are its resource's, among them `prefect.resource.id`."""
+
+    name: str
+    at: datetime
+    labels: Mapping[str, str]
+    payload: Mapping[str, Any]
+
+
+def emit(event: str, happening: Happening, timeout_s: float) -> Answer:
+    """Hand one event over, once; `event` is its id (a UUID)."""
     from prefect.client.orchestration import get_client
     from prefect.events import Event
     from prefect.exceptions import PrefectException
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
     made = Event.model_validate(
-        {"event": name, "resource": dict(labels), "payload": dict(payload), "occurred": at, "id": UUID(event)}
+        {
+            "id": UUID(event),
+            "event": happening.name,
+            "occurred": happening.at,
+            "resource": dict(happening.labels),
+            "payload": dict(happening.payload),
+        }
     )
+    waits = {"timeout": timeout_s}
     try:
         # One attempt: the outbox tries again, and the look waits.
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), get_client(sync_client=True) as client:
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), get_client(waits, sync_client=True) as client:
             client.request("POST", "/events", json=[made.model_dump(mode="json")])
     except (httpx.HTTPError, PrefectException, OSError, RuntimeError) as error:
         return Answer(delivered=False, again=True, error=f"the Prefect server took no event ({type(error).__name__})")

@@ -437,3 +437,60 @@ def test_a_prefect_server_that_is_away_does_not_fail_the_look_and_its_event_wait
     assert event.last_error.startswith("the Prefect server took no event")
     make_due(house, monkeypatch, hours=1)
     assert send(house) == []  # a process that knows no server leaves it to one that does
+
+
+@pytest.fixture
+def continual(house, command_environment):
+    """Runs `continual alerts` on the house; the ended process."""
+
+    def run(*arguments, **environment):
+        url = house.settings.webhook_url.get_secret_value()
+        named = {"CONTINUAL_WEBHOOK_URL": url, "CONTINUAL_WEBHOOK_SECRET": SECRET} | environment
+        command = "from flows.command_line import main; main()"
+        return subprocess.run(
+            [sys.executable, "-c", command, "alerts", *map(str, arguments)],
+            env=command_environment(PYTHONPATH=str(ROOT), **named),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+def test_the_test_message_arrives_signed_or_its_failure_is_one_line(continual, receiver, verify):
+    assert "delivered" in continual("test").stdout
+    ((_path, headers, body),) = receiver.got
+    verify(SECRET, headers, body)
+    assert json.loads(body)["type"] == "continual.test"
+    receiver.answers = [(401, {})]
+    refused = continual("test")
+    assert refused.returncode == 2
+    assert "1 of 1 webhooks did not take the test message" in refused.stderr
+    assert "refused (HTTP 401)" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert "secret-path" not in refused.stderr + refused.stdout
+
+
+def test_a_test_message_without_an_address_names_the_settings(continual):
+    said = continual("test", CONTINUAL_WEBHOOK_URL="")
+    assert said.returncode == 2
+    assert "set CONTINUAL_WEBHOOK_URL and CONTINUAL_WEBHOOK_SECRET" in said.stderr
+
+
+def test_the_list_tells_states_and_sending_again_what_was_given_up_delivers_it(continual, house, receiver):
+    workspace = ("--workspace", house.settings.workspace)
+    receiver.answers = [(404, {})]
+    file(house)
+    listed = continual("list", *workspace, "--state", "given_up").stdout
+    assert "given_up" in listed
+    assert "refused (HTTP 404)" in listed
+    assert "secret-path" not in listed
+    assert "nothing is due" in continual("send", *workspace).stdout
+    assert "report 1 to http://127.0.0.1" in continual("send", *workspace, "--given-up").stdout
+    (told,) = json.loads(continual("list", *workspace, "--json").stdout)
+    assert (told["report"], told["state"], told["last_error"]) == (1, "delivered", None)
+    unknown = continual("list", *workspace, "--state", "lost")
+    assert unknown.returncode == 2
+    assert "--state is 'lost'; choose one of waiting, retrying, delivered, given_up" in unknown.stderr
