@@ -197,7 +197,7 @@ class DriftReportRow(Base):
     """One drift report; `body` is the whole report as plain JSON, the columns beside it are for finding it."""
 
     __tablename__ = "drift_reports"
-    __table_args__ = (Index(None, "site", "id"),)
+    __table_args__ = (Index(None, "site", "id"), Index(None, "site", "verdict"))
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     site: Mapped[str]

@@ -17,6 +17,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_index("ix_drift_reports_site_verdict", "drift_reports")
     op.drop_table("deliveries")
     op.drop_table("late_labels")
     op.drop_table("predictions")
@@ -78,3 +79,5 @@ def _deliveries() -> None:
         sa.UniqueConstraint("report", "target", name="uq_deliveries_report_target"),
     )
     op.create_index("ix_deliveries_next_attempt_at", "deliveries", ["next_attempt_at"])
+    # Counting verdicts at every scrape must not read the reports themselves.
+    op.create_index("ix_drift_reports_site_verdict", "drift_reports", ["site", "verdict"])
