@@ -7,7 +7,7 @@ Who sends claims a row first: a claim hides it from other senders for a while, s
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TypeAlias, final
 
@@ -55,8 +55,10 @@ _STATE = case(
 )
 
 
-def queue(session: Session, report: int, targets: Sequence[str], now: datetime) -> None:
+def queue(session: Session, report: int, targets: Sequence[str]) -> None:
     """Add a delivery of the report to each target inside the caller's write transaction; due at once."""
+    # By the clock that senders read. The ledger's time may run ahead of it, once a clock was wrong.
+    now = datetime.now(UTC)
     for target in dict.fromkeys(targets):
         session.add(
             DeliveryRow(

@@ -58,7 +58,7 @@ class DriftReportStore:
             ledger.append(session, now, actor, "drift_report", payload)
             number = row.id
             session.flush()
-            queue(session, number, targets, now)
+            queue(session, number, targets)
         return self.get(number)
 
     def get(self, number: int) -> DriftReport:

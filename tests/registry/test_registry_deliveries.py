@@ -30,6 +30,21 @@ def test_a_report_comes_with_one_delivery_for_each_target_due_at_once(registry):
     assert registry.deliveries.claim(DESK, later(), HOLD).id == queued[0].id
 
 
+def test_a_ledger_that_a_wrong_clock_wrote_does_not_hold_deliveries_back(registry, monkeypatch):
+    with monkeypatch.context() as wrong:
+
+        class NextYear(datetime):
+            @classmethod
+            def now(cls, zone=None):
+                return datetime.now(zone) + timedelta(days=365)
+
+        wrong.setattr("registry.ledger.datetime", NextYear)
+        registry.drift.add(REPORT, "monitor")
+    filed = registry.drift.add(REPORT, "monitor", [DESK])
+    assert filed.created_at > later(days=364)
+    assert registry.deliveries.claim(DESK, later(), HOLD).report == filed.id
+
+
 def test_a_report_that_is_refused_leaves_no_delivery(registry):
     with pytest.raises(RegistryError, match="target has 0 characters"):
         registry.drift.add(REPORT, "monitor", [DESK, ""])
