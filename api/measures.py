@@ -1,15 +1,16 @@
-"""What Prometheus scrapes: requests, latency, champions, drift alarms, quarantine; knows nothing of patients."""
+"""What Prometheus scrapes: requests, champions, drift, quarantine, alerts; knows nothing of patients."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.actions import is_alarm
 from continual.domain.adapters import CHAMPION
+from continual.domain.drift import DriftReport, Verdict
 from registry import Registry
 
 LATENCY_BUCKETS_MS = (1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000)
@@ -59,9 +60,38 @@ class _RegistryState(Collector):
             if number is not None:
                 champion.add_metric([name], number)
         yield champion
-        yield from self._sites()
+        latest = self._registry.drift.latest_of_each()
+        yield from self._sites(latest)
+        yield from self._verdicts(latest)
+        deliveries = GaugeMetricFamily(
+            "continual_alert_deliveries", "Drift reports on their way outside, by state", labels=["state"]
+        )
+        for state, count in self._registry.deliveries.counts().items():
+            deliveries.add_metric([state.value], count)
+        yield deliveries
 
-    def _sites(self) -> Iterator[Metric]:
+    def _verdicts(self, latest: Mapping[str, DriftReport]) -> Iterator[Metric]:
+        labels = ["site", "verdict"]
+        filed = CounterMetricFamily(
+            "continual_drift_reports", "Drift reports filed; one that repeats the last is not", labels=labels
+        )
+        verdicts = GaugeMetricFamily(
+            "continual_drift_verdict", "1 for the latest verdict of a site, 0 for the others", labels=labels
+        )
+        looked = GaugeMetricFamily(
+            "continual_drift_last_look_timestamp_seconds", "When a site's latest report was filed", labels=["site"]
+        )
+        # Every verdict has a series from a site's first report on: rate() misses what a new series begins with.
+        counts = self._registry.drift.counts()
+        for site, report in latest.items():
+            for verdict in Verdict:
+                filed.add_metric([site, verdict.value], counts.get((site, verdict), 0))
+                verdicts.add_metric([site, verdict.value], float(verdict is report.verdict))
+            if report.created_at is not None:
+                looked.add_metric([site], report.created_at.timestamp())
+        yield from (filed, verdicts, looked)
+
+    def _sites(self, latest: Mapping[str, DriftReport]) -> Iterator[Metric]:
         alarm = GaugeMetricFamily(
             "continual_drift_alarm", "1 while the latest verdict asks for something to be done", labels=["site"]
         )
@@ -71,7 +101,7 @@ class _RegistryState(Collector):
         limit = GaugeMetricFamily("continual_drift_evidence_limit", "Evidence that calls drift", labels=["site"])
         held_back = GaugeMetricFamily("continual_quarantined_images", "Images in quarantine", labels=["site"])
         for site in self._registry.samples.sites():
-            report = self._registry.drift.latest(site)
+            report = latest.get(site)
             alarm.add_metric([site], float(report is not None and is_alarm(report.action)))
             if report is not None and report.over_time is not None:
                 evidence.add_metric([site], report.over_time.value)

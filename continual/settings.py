@@ -3,18 +3,31 @@
 Every field can be set as `CONTINUAL_<NAME>`, for example `CONTINUAL_DATABASE_URL=postgresql+psycopg://...`.
 """
 
+import base64
+import binascii
+import hashlib
+import ipaddress
 import os
 import secrets
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from continual.domain.errors import SettingsError
 
 KEY_BYTES = 32
 DEFAULT_WORKSPACE = Path("continual-workspace")
+SECRET_PREFIX = "whsec_"  # noqa: S105  what every secret begins with, and no secret
+SECRET_BYTES = (24, 64)
+"""Fewest and most bytes of a webhook's secret (Standard Webhooks)."""
+MAKE_ONE = (
+    'make one with: python -c "import base64, secrets; '
+    "print('whsec_' + base64.b64encode(secrets.token_bytes(32)).decode())\""
+)
 
 
 class Settings(BaseSettings):
@@ -44,6 +57,16 @@ class Settings(BaseSettings):
         default=32, ge=1, le=2048, description="Largest upload for a prediction, in MiB; large volumes need more."
     )
     actor: str = Field(default="continual", description="Name written beside every change in the ledger.")
+    webhook_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="Where drift reports are posted: https URLs, comma-separated; empty: none.",
+    )
+    webhook_secret: SecretStr = Field(
+        default=SecretStr(""),
+        description="whsec_ and base64 of 24 to 64 bytes; two, separated by a space, while one replaces the other.",
+    )
+    webhook_plain_http: bool = Field(default=False, description="Allow http:// to other machines; readable on the way.")
+    webhook_timeout_s: float = Field(default=10.0, ge=0.1, le=60, description="Longest wait for a receiver, seconds.")
 
     def resolved_database_url(self) -> str:
         """The database's URL with the workspace's default filled in."""
@@ -65,9 +88,35 @@ class Settings(BaseSettings):
         """Most bytes of cached activations; 0 sets no bound."""
         return int(self.activations_gib * 2**30)
 
+    def webhooks(self) -> "tuple[Webhook, ...]":
+        """Where drift reports are posted, in the order named; none is named by default.
+
+        Raises SettingsError on a URL that cannot be used, and on URLs without a secret to sign with.
+        """
+        listed = [url.strip() for url in self.webhook_url.get_secret_value().split(",")]
+        urls = dict.fromkeys(url for url in listed if url)
+        keys = tuple(_webhook_key(text) for text in self.webhook_secret.get_secret_value().split())
+        if urls and not keys:
+            raise SettingsError(
+                "CONTINUAL_WEBHOOK_URL is set and CONTINUAL_WEBHOOK_SECRET is not, so receivers could not tell who "
+                f"sends; {MAKE_ONE}"
+            )
+        return tuple(_webhook(url, keys, plain_http=self.webhook_plain_http) for url in urls)
+
     def kept_activations_folder(self) -> Path:
         """Where the activations of images lie that are stored no more: the only copy, and patient data; back it up."""
         return self.workspace.absolute() / "kept_activations"
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """One address that drift reports are posted to, and the keys they are signed with, the newest first."""
+
+    url: str = field(repr=False)
+    keys: tuple[bytes, ...] = field(repr=False)
+    name: str
+    """What is stored and shown of it: scheme, host and 8 digits of the URL's digest. Many paths are passwords."""
+    loopback: bool
 
 
 def load_settings(workspace: Path | None = None, device: str | None = None) -> Settings:
@@ -81,6 +130,7 @@ def load_settings(workspace: Path | None = None, device: str | None = None) -> S
         first = error.errors()[0]
         name = f"CONTINUAL_{str(first['loc'][0]).upper()}"
         raise SettingsError(f"{name} is {first['input']!r}: {first['msg']}; correct the environment") from error
+    settings.webhooks()  # a wrong address is heard of now, not when the first alarm is lost
     given = {"workspace": workspace, "device": device}
     return settings.model_copy(update={name: value for name, value in given.items() if value is not None})
 
@@ -156,3 +206,55 @@ def _make_key(key: Path) -> None:
 
 def _key_path(settings: Settings) -> Path:
     return settings.workspace / "pseudonym.key"
+
+
+def _webhook(url: str, keys: tuple[bytes, ...], *, plain_http: bool) -> Webhook:
+    """Checked; no complaint repeats the URL, since what stands in it may be a password."""
+    parts = _url_parts(url)
+    loopback = _is_loopback(parts.hostname or "")
+    if parts.scheme == "http" and not (loopback or plain_http):
+        raise SettingsError(
+            f"CONTINUAL_WEBHOOK_URL sends to {parts.hostname} by http, which anyone on the way can read; use https, or "
+            "set CONTINUAL_WEBHOOK_PLAIN_HTTP=true"
+        )
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    origin = f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
+    return Webhook(url, keys, f"{origin}#{hashlib.sha256(url.encode()).hexdigest()[:8]}", loopback)
+
+
+def _url_parts(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not url.isascii() or any(sign.isspace() for sign in url):
+        raise SettingsError(
+            "CONTINUAL_WEBHOOK_URL holds an address that is none; write https://host/path, several with commas between"
+        )
+    if parts.username is not None or parts.password is not None:
+        raise SettingsError(
+            f"CONTINUAL_WEBHOOK_URL holds a user name or password before {parts.hostname}; leave them out, receivers "
+            "check the signature"
+        )
+    return parts
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _webhook_key(text: str) -> bytes:
+    fewest, most = SECRET_BYTES
+    try:
+        key = base64.b64decode(text.removeprefix(SECRET_PREFIX), validate=True)
+    except binascii.Error:
+        key = b""
+    if not text.startswith(SECRET_PREFIX) or not fewest <= len(key) <= most:
+        raise SettingsError(
+            f"CONTINUAL_WEBHOOK_SECRET is not {SECRET_PREFIX} and base64 of {fewest} to {most} bytes; {MAKE_ONE}"
+        )
+    return key

@@ -9,6 +9,7 @@ import typer
 
 from continual.domain.adapters import Task
 from continual.domain.errors import ContinualError
+from flows.alert_commands import alerts_app
 from flows.backbone_commands import backbone_app
 from flows.benchmark_command import benchmark
 from flows.command_options import (
@@ -60,6 +61,7 @@ adapters_app = typer.Typer(help="List, show and roll back adapter versions.", no
 app.add_typer(adapters_app, name="adapters")
 app.add_typer(drift_app, name="drift")
 app.add_typer(holds_app, name="holds")
+app.add_typer(alerts_app, name="alerts")
 app.add_typer(memory_app, name="memory")
 app.add_typer(backbone_app, name="backbone")
 

@@ -9,6 +9,7 @@ from continual.domain.adapters import AdapterVersion
 from continual.domain.change_plan import ChangePlan
 from continual.domain.drift import DriftReport, Verdict
 from flows.adapter_context import AdapterContext
+from flows.alerts import file_report, send_after_look
 from flows.arrivals import Arrivals, NextLook, Stretch, next_look, reports_of_closed
 from flows.champion_windows import ChampionWindows
 from flows.learnt import has_learnt_batch
@@ -52,10 +53,12 @@ def look_at_site(
         return None
     known = next((report for report in filed[-1:] if is_same(report, taken.report)), None)
     new = known is None and taken.report.id is None
-    report = context.registry.drift.add(taken.report, context.workplace.actor) if new else known or taken.report
+    report = file_report(context.workplace, taken.report) if new else known or taken.report
     if taken.broken:
         # After the report: whoever is killed between the two finds the same fault again, and holds it then.
         context.registry.holds.hold(taken.broken, report.reason, context.workplace.actor)
+    if new:
+        send_after_look(context.workplace)
     return report
 
 

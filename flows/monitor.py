@@ -5,6 +5,7 @@ from prefect.cache_policies import NO_CACHE
 
 from continual.domain.drift import DriftReport
 from flows.adapter_context import context_of
+from flows.alerts import send_after_look
 from flows.looks import look_at_site
 from flows.workplace import open_workplace
 
@@ -23,6 +24,13 @@ def monitor_site(workspace: str, adapter: str, site: str, *, now: bool) -> Drift
     return look(workspace, adapter, site, now=now)
 
 
+@task(name="send alerts", cache_policy=NO_CACHE)
+def send_alerts(workspace: str) -> None:
+    """Send what earlier looks could not, as a Prefect task."""
+    with open_workplace(workspace) as workplace:
+        send_after_look(workplace)
+
+
 @flow(name="monitor", validate_parameters=True)
 def monitor(workspace: str, adapter: str, site: str | None = None, *, now: bool = False) -> dict[str, str]:
     """Site to verdict for one site or all; sites without a window to look at are left out.
@@ -32,4 +40,5 @@ def monitor(workspace: str, adapter: str, site: str | None = None, *, now: bool 
     with open_workplace(workspace) as workplace:
         sites = [site] if site else list(workplace.registry.samples.sites())
     reports = {name: monitor_site(workspace, adapter, name, now=now) for name in sites}
+    send_alerts(workspace)
     return {name: report.verdict.value for name, report in reports.items() if report is not None}

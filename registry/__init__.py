@@ -1,14 +1,16 @@
 """What is stored, and who may replace what: samples, adapter versions, aliases, drift reports, updates, the ledger.
 
 The one door of SQLAlchemy, alembic and fsspec. Knows nothing of how an adapter is trained, how an image is read, of
-HTTP or of schedules. The public names are `open_registry`, `Registry`, `run_gate`, `Update`, `Batch`, `Erasure`,
-`ErasureOrder`, `Hold` and `LetGo`; they load on first use, so that importing the package costs nothing.
+HTTP or of schedules. The public names are `open_registry`, `Registry`, `run_gate`, `Update`, `Batch`, `Delivery`,
+`DeliveryState`, `Erasure`, `ErasureOrder`, `Hold` and `LetGo`; they load on first use, so that importing the package
+costs nothing.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from registry.deliveries import Delivery, DeliveryState
     from registry.erasures import Erasure, ErasureOrder
     from registry.holds import Hold
     from registry.images import LetGo
@@ -17,10 +19,24 @@ if TYPE_CHECKING:
     from registry.samples import Batch
     from registry.updates import Update
 
-__all__ = ["Batch", "Erasure", "ErasureOrder", "Hold", "LetGo", "Registry", "Update", "open_registry", "run_gate"]
+__all__ = [
+    "Batch",
+    "Delivery",
+    "DeliveryState",
+    "Erasure",
+    "ErasureOrder",
+    "Hold",
+    "LetGo",
+    "Registry",
+    "Update",
+    "open_registry",
+    "run_gate",
+]
 
 _HOMES = {
     "Batch": "registry.samples",
+    "Delivery": "registry.deliveries",
+    "DeliveryState": "registry.deliveries",
     "Erasure": "registry.erasures",
     "ErasureOrder": "registry.erasures",
     "Hold": "registry.holds",

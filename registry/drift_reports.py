@@ -1,19 +1,20 @@
 """The drift report store: every look at a site, as it was said; knows nothing of how drift is found."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from functools import cache
 from typing import Any, TypeAlias, final
 
 from pydantic import TypeAdapter
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from continual.domain.digests import sha256_json
-from continual.domain.drift import DriftReport
+from continual.domain.drift import DriftReport, Verdict
 from continual.domain.errors import NotFoundError
 from registry import ledger
 from registry.database import Database, next_number
+from registry.deliveries import queue
 from registry.plain_json import check_text, plain
 from registry.tables import DriftReportRow
 
@@ -27,10 +28,11 @@ class DriftReportStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, report: DriftReport, actor: str) -> DriftReport:
+    def add(self, report: DriftReport, actor: str, targets: Sequence[str] = ()) -> DriftReport:
         """Store a report; the same with its number and the time it was stored, unless it brings its own time.
 
-        Raises RegistryError when a number in it is not finite.
+        In the same transaction a delivery to each of the targets is queued. Raises RegistryError when a number in it is
+        not finite.
         """
         check_text(actor, "actor")
         check_text(report.site, "site")
@@ -55,6 +57,8 @@ class DriftReportStore:
             }
             ledger.append(session, now, actor, "drift_report", payload)
             number = row.id
+            session.flush()
+            queue(session, number, targets)
         return self.get(number)
 
     def get(self, number: int) -> DriftReport:
@@ -77,6 +81,20 @@ class DriftReportStore:
             query = query.where(DriftReportRow.site == site)
         with self._database.read() as session:
             return [_report(row.id, row.created_at, row.body) for row in session.scalars(query)]
+
+    def latest_of_each(self) -> Mapping[str, DriftReport]:
+        """The newest report on every site that was looked at, by one query."""
+        newest = select(func.max(DriftReportRow.id)).group_by(DriftReportRow.site)
+        query = select(DriftReportRow).where(DriftReportRow.id.in_(newest)).order_by(DriftReportRow.site)
+        with self._database.read() as session:
+            return {row.site: _report(row.id, row.created_at, row.body) for row in session.scalars(query)}
+
+    def counts(self) -> Mapping[tuple[str, Verdict], int]:
+        """How often each verdict was filed on each site."""
+        query = select(DriftReportRow.site, DriftReportRow.verdict, func.count())
+        query = query.group_by(DriftReportRow.site, DriftReportRow.verdict)
+        with self._database.read() as session:
+            return {(site, Verdict(verdict)): count for site, verdict, count in session.execute(query).tuples()}
 
 
 def _report(number: int, created_at: datetime, body: Mapping[str, Any]) -> DriftReport:

@@ -6,6 +6,7 @@ from typing import Self, final
 from registry.adapters import AdapterStore
 from registry.artifacts import ArtifactStore
 from registry.database import Database, make_engine
+from registry.deliveries import DeliveryStore
 from registry.drift_reports import DriftReportStore
 from registry.erasures import ErasureStore
 from registry.holds import HoldStore
@@ -23,6 +24,7 @@ class Registry:
     samples: SampleStore
     adapters: AdapterStore
     drift: DriftReportStore
+    deliveries: DeliveryStore
     updates: UpdateStore
     erasures: ErasureStore
     images: ImageStore
@@ -36,6 +38,7 @@ class Registry:
         self.samples = SampleStore(database, artifacts)
         self.adapters = AdapterStore(database, artifacts)
         self.drift = DriftReportStore(database)
+        self.deliveries = DeliveryStore(database)
         self.updates = UpdateStore(database)
         self.erasures = ErasureStore(database, artifacts)
         self.images = ImageStore(database, artifacts)

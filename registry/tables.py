@@ -197,7 +197,7 @@ class DriftReportRow(Base):
     """One drift report; `body` is the whole report as plain JSON, the columns beside it are for finding it."""
 
     __tablename__ = "drift_reports"
-    __table_args__ = (Index(None, "site", "id"),)
+    __table_args__ = (Index(None, "site", "id"), Index(None, "site", "verdict"))
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     site: Mapped[str]
@@ -245,15 +245,20 @@ class LateLabelRow(Base):
 
 
 class DeliveryRow(Base):
-    """One drift report on its way to one address outside; `id` goes with every attempt, so that repeats are told."""
+    """One drift report on its way to one address outside; `id` goes with every attempt, so that repeats are told.
+
+    `next_attempt_at` is empty once it was delivered or given up.
+    """
 
     __tablename__ = "deliveries"
+    __table_args__ = (UniqueConstraint("report", "target"),)
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
-    report: Mapped[int] = mapped_column(ForeignKey("drift_reports.id"), index=True)
+    report: Mapped[int] = mapped_column(ForeignKey("drift_reports.id"))
     target: Mapped[str]
+    queued_at: Mapped[datetime]
     attempts: Mapped[int]
-    next_attempt_at: Mapped[datetime | None]
+    next_attempt_at: Mapped[datetime | None] = mapped_column(index=True)
     delivered_at: Mapped[datetime | None]
     last_error: Mapped[str | None]
 

@@ -22,7 +22,8 @@ ContinualError
 |   |-- ArtifactError        stored bytes do not match their digest
 |   |-- StorageFullError     no room left to write; nothing partial was kept
 |   `-- LedgerError          the hash chain is broken
-`-- ServiceError             a server cannot start: port in use, adapter missing
+|-- ServiceError             a server cannot start: port in use, adapter missing
+`-- DeliveryError            a message could not be handed to an address outside
 """
 
 
@@ -116,3 +117,7 @@ class LedgerError(RegistryError):
 
 class ServiceError(ContinualError):
     """A server cannot start."""
+
+
+class DeliveryError(ContinualError):
+    """A message could not be handed to an address outside; it is kept and tried again where it was a drift report."""

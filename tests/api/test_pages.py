@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import subprocess
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -170,6 +170,31 @@ def test_metrics_count_requests_by_route_and_show_champion_drift_and_quarantine(
     assert 'continual_drift_evidence{site="south"} 2.5' in text
     assert 'continual_drift_evidence_limit{site="south"} 40.0' in text
     assert 'continual_quarantined_images{site="east"} 1.0' in text
+
+
+def test_metrics_tell_verdicts_as_states_and_reports_as_counts_over_restarts(door, hospitals, bench):
+    bench.look("south", Verdict.COVARIATE_SHIFT, Action.UPDATE)
+    bench.look("south", Verdict.COVARIATE_SHIFT, Action.UPDATE)
+    latest = bench.registry.drift.latest("south")
+    text = door.http.get("/metrics").text
+    states = re.findall(r'continual_drift_verdict{site="south",verdict="(\w+)"} (\S+)', text)
+    assert dict(states) == {verdict.value: "0.0" for verdict in Verdict} | {"covariate_shift": "1.0"}
+    assert 'continual_drift_reports_total{site="south",verdict="covariate_shift"} 2.0' in text
+    assert 'continual_drift_reports_total{site="south",verdict="no_drift"} 0.0' in text
+    looked = re.search(r'continual_drift_last_look_timestamp_seconds{site="south"} (\S+)', text)
+    assert looked is not None
+    assert float(looked.group(1)) == pytest.approx(latest.created_at.timestamp(), abs=1e-3)
+    assert 'site="east",verdict' not in text
+
+
+def test_metrics_count_alerts_by_state(door, hospitals, bench):
+    report = bench.registry.drift.get(bench.look("south", Verdict.COVARIATE_SHIFT, Action.UPDATE))
+    bench.registry.drift.add(report, "test", ["https://desk.example#00000001", "prefect"])
+    one = bench.registry.deliveries.claim("prefect", datetime.now(UTC), timedelta(minutes=5))
+    bench.registry.deliveries.failed(one.id, "refused (HTTP 410)", None)
+    text = door.http.get("/metrics").text
+    states = re.findall(r'continual_alert_deliveries{state="(\w+)"} (\S+)', text)
+    assert dict(states) == {"waiting": "1.0", "retrying": "0.0", "delivered": "0.0", "given_up": "1.0"}
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")

@@ -1,4 +1,4 @@
-"""Settings from the environment, and a workspace's key, also when many start at once."""
+"""Settings from the environment, webhooks among them, and a workspace's key, also when many start at once."""
 
 import os
 import subprocess
@@ -160,3 +160,93 @@ def test_prefect_stays_in_the_workspace_without_telemetry_unless_told_otherwise(
     assert told["DO_NOT_TRACK"] == "1"
     monkeypatch.setenv("PREFECT_HOME", "elsewhere")
     assert prefect_environment(Settings(workspace=tmp_path))["PREFECT_HOME"] == "elsewhere"
+
+
+SECRET = "whsec_" + "QUJD" * 10
+
+
+def webhooks_of(monkeypatch, url, secret=SECRET, **more):
+    monkeypatch.setenv("CONTINUAL_WEBHOOK_URL", url)
+    for name, value in {"secret": secret, **more}.items():
+        monkeypatch.setenv(f"CONTINUAL_WEBHOOK_{name.upper()}", value)
+    return load_settings().webhooks()
+
+
+def test_no_webhook_is_named_unless_asked_for(monkeypatch):
+    assert load_settings().webhooks() == ()
+    monkeypatch.setenv("CONTINUAL_WEBHOOK_SECRET", SECRET)
+    assert load_settings().webhooks() == ()
+
+
+def test_webhooks_keep_their_order_once_each_and_show_no_path(monkeypatch):
+    listed = "https://desk.example/a?key=1, https://pager.example:8443/b,https://desk.example/a?key=1,"
+    desk, pager = webhooks_of(monkeypatch, listed)
+    assert (desk.url, pager.url) == ("https://desk.example/a?key=1", "https://pager.example:8443/b")
+    assert desk.name.startswith("https://desk.example#")
+    assert pager.name.startswith("https://pager.example:8443#")
+    assert desk.keys == (b"ABC" * 10,)
+    assert "key=1" not in repr((desk, load_settings()))
+    assert "QUJD" not in repr((desk, load_settings()))
+
+
+def test_two_addresses_of_one_host_have_two_names(monkeypatch):
+    one, other = webhooks_of(monkeypatch, "https://desk.example/a,https://desk.example/b")
+    assert one.name != other.name
+
+
+def test_while_a_secret_is_replaced_there_are_two_keys(monkeypatch):
+    (webhook,) = webhooks_of(monkeypatch, "https://desk.example", f"{SECRET} whsec_{'REVG' * 10}")
+    assert webhook.keys == (b"ABC" * 10, b"DEF" * 10)
+
+
+def test_a_webhook_without_a_secret_is_refused_with_the_way_to_one(monkeypatch):
+    with pytest.raises(SettingsError, match=r"CONTINUAL_WEBHOOK_SECRET is not.*make one with: python -c"):
+        webhooks_of(monkeypatch, "https://desk.example", "")
+
+
+@pytest.mark.parametrize(
+    "secret", ["hunter2hunter2", "whsec_hunter2", "whsec_" + "QUJD" * 7, "whsec_" + "QUJD" * 22, "QUJD" * 10]
+)
+def test_a_secret_that_is_none_is_refused_and_not_repeated(monkeypatch, secret):
+    with pytest.raises(SettingsError, match="CONTINUAL_WEBHOOK_SECRET is not whsec_ and base64") as refused:
+        webhooks_of(monkeypatch, "https://desk.example", secret)
+    assert secret not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "desk.example/hidden",
+        "ftp://desk.example/hidden",
+        "https:///hidden",
+        "https://desk.example:port/hidden",
+        "https://desk.example:0/hidden",
+        "https://desk.example/a hidden",
+        "https://[desk/hidden",
+    ],
+)
+def test_an_address_that_is_none_is_refused_and_not_repeated(monkeypatch, url):
+    with pytest.raises(SettingsError, match="an address that is none; write https://host/path") as refused:
+        webhooks_of(monkeypatch, url)
+    assert "hidden" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["https://user:hidden@desk.example/a", "https://hidden@desk.example/a"])
+def test_a_user_name_or_password_in_an_address_is_refused_and_not_repeated(monkeypatch, url):
+    with pytest.raises(SettingsError, match="user name or password before desk.example; leave them out") as refused:
+        webhooks_of(monkeypatch, url)
+    assert "hidden" not in str(refused.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:9000", "localhost", "[::1]:9000", "127.8.8.8"])
+def test_plain_http_stays_on_this_machine(monkeypatch, host):
+    (webhook,) = webhooks_of(monkeypatch, f"http://{host}/a")
+    assert webhook.loopback
+
+
+@pytest.mark.parametrize("host", ["desk.example", "10.0.0.7", "localhost.example", "127.0.0.1.example"])
+def test_plain_http_to_another_machine_needs_to_be_allowed(monkeypatch, host):
+    with pytest.raises(SettingsError, match="use https, or set CONTINUAL_WEBHOOK_PLAIN_HTTP=true"):
+        webhooks_of(monkeypatch, f"http://{host}/a")
+    (webhook,) = webhooks_of(monkeypatch, f"http://{host}/a", plain_http="true")
+    assert not webhook.loopback

@@ -1,7 +1,9 @@
 """Schedules on a real Prefect server: a run started as from its page, and one that its clock starts."""
 
 import json
+import re
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,6 +14,28 @@ import pytest
 PREFECT = Path(sys.executable).with_name("prefect")
 SERVER_SECONDS = 240
 RUN_SECONDS = 300
+AUTOMATION_SECONDS = 60
+GUIDE = Path(__file__).parents[2] / "docs" / "alerts" / "README.md"
+FILE_REPORTS = """
+import sys
+from dataclasses import replace
+from continual.domain.drift import Action, DriftReport, EvidenceOverTime, Verdict
+from flows.alerts import channels, file_report, send_after_look
+from flows.workplace import open_workplace
+
+with open_workplace(sys.argv[1]) as workplace:
+    for action in (Action.REQUEST_LABELS, Action.UPDATE):
+        evidence = EvidenceOverTime(55.0, 40.0, {"embeddings": 55.0}, {"embeddings": 20.0}, windows=1, since=1)
+        counted = ("Performance fell.", 0.05, 9, 9, 9, 9, 0, ())
+        report = DriftReport("first", "first", Verdict.COVARIATE_SHIFT, action, *counted)
+        filed = file_report(workplace, replace(report, over_time=evidence, adapter="cells", version=1))
+        send_after_look(workplace)
+    for delivery in workplace.registry.deliveries.list():
+        print(delivery.target, delivery.state.value, delivery.id, delivery.report)
+    (channel,) = channels(workplace.settings)
+    # As after a kill between the sending and its note: the same event again.
+    assert channel.send(workplace.registry.deliveries.list()[0].id, filed).delivered
+"""
 DONE = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
@@ -123,3 +147,50 @@ def test_the_clock_starts_a_run_by_itself_and_it_completes(prefect):
 
     first = wait_for(completed, RUN_SECONDS, prefect.log.read_text)[0]
     assert first["parameters"]["adapter"] == "cells"
+
+
+def test_the_guides_automation_starts_the_update_of_the_site_whose_report_asks_for_it(
+    prefect, address, desk, process_environment
+):
+    blocks = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    (automation,) = [block for block in blocks if "Automation(" in block]
+    environment = process_environment(PREFECT_API_URL=address)
+
+    def run(script, *arguments):
+        command = [sys.executable, "-c", script, *arguments]
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        assert ended.returncode == 0, ended.stderr[-3000:]
+        return ended.stdout
+
+    run(automation.replace('"white-blood-cells"', '"cells"'))
+    said = [line.split() for line in run(FILE_REPORTS, desk.workspace).splitlines()]
+    assert [(target, state) for target, state, *_rest in said] == [("prefect", "delivered")] * 2
+    update = prefect.get("/deployments/name/update/cells").json()
+
+    def events():
+        wanted = {"filter": {"event": {"prefix": ["continual.drift."]}}, "limit": 50}
+        answer = prefect.post("/events/filter", json=wanted)
+        found = {event["id"]: event for event in answer.json()["events"]} if answer.is_success else {}
+        return found if {number for _target, _state, number, _report in said} <= set(found) else None
+
+    def started():
+        answer = prefect.post("/flow_runs/filter", json={"deployments": {"id": {"any_": [update["id"]]}}})
+        runs = answer.json() if answer.is_success else []
+        # Looks on the clock may call for updates of their own, at the second site.
+        ours = [run for run in runs if run["parameters"].get("site") == "first"]
+        return [run for run in ours if (run["created_by"] or {}).get("type") == "AUTOMATION"]
+
+    (run_started,) = wait_for(started, AUTOMATION_SECONDS, prefect.log.read_text)
+    assert run_started["parameters"] == {"workspace": desk.workspace, "adapter": "cells", "site": "first"}
+    told = wait_for(events, AUTOMATION_SECONDS, prefect.log.read_text)
+    for _target, _state, number, report in said:
+        event = told[number]
+        assert event["event"] == "continual.drift.covariate_shift"
+        assert event["resource"]["prefect.resource.id"] == "continual.site.first"
+        assert event["payload"]["report"] == int(report)
+        assert event["payload"]["evidence"] == {"value": 55.0, "threshold": 40.0}
+    actions = {told[number]["resource"]["continual.action"] for _target, _state, number, _report in said}
+    assert actions == {"request_labels", "update"}
+    # One report asked for labels, one for an update, and that one's event came twice: one run, however long one waits.
+    time.sleep(4)
+    assert len(started()) == 1

@@ -27,7 +27,7 @@ for arguments in json.loads(sys.argv[1]):
     except SystemExit as ended:
         print("exit code", ended.code, file=sys.stderr)
 """
-HEAVY = ("torch", "prefect", "sqlalchemy", "pydicom", "fastapi", "evidently", "pandas", "scipy", "numpy")
+HEAVY = ("torch", "prefect", "sqlalchemy", "pydicom", "fastapi", "evidently", "pandas", "scipy", "numpy", "httpx")
 
 
 def spent_by_children() -> float:
@@ -189,6 +189,8 @@ def test_an_unknown_site_ends_before_the_sites_before_it_are_learnt(command, tmp
         ("adapters", "show", "cells"),
         ("drift", "show", "first"),
         ("drift", "list"),
+        ("alerts", "list"),
+        ("alerts", "send"),
         ("memory", "show", "--adapter", "cells"),
         ("memory", "erase", "--subject", "0" * 16, "--reason", "withdrawn"),
         ("monitor", "--adapter", "cells"),

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from continual.domain.adapters import CHAMPION, GateDecision, VersionDraft
+from continual.domain.drift import Action, DriftReport, Verdict
 from continual.domain.samples import CleanImage
 from registry import ErasureOrder, Registry, open_registry
 
@@ -101,6 +102,10 @@ def _run(registry: Registry, verb, count):
     if verb == "erase":
         registry.erasures.erase(ErasureOrder("north", "subject-1", "child", "the patient withdrew consent"))
         print("erased", flush=True)
+    if verb == "file_report":
+        report = DriftReport("north", "north", Verdict.NO_DRIFT, Action.NONE, "Nothing.", 0.05, 9, 9, 9, 9, 0, ())
+        registry.drift.add(report, "child", ["https://desk.example#00000001"])
+        _announce_and_hang()
     if verb == "updates":
         for number in range(count):
             begun = registry.updates.begin("lesion", f"site-{number}", None, {}, "child")

@@ -17,6 +17,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_index("ix_drift_reports_site_verdict", "drift_reports")
     op.drop_table("deliveries")
     op.drop_table("late_labels")
     op.drop_table("predictions")
@@ -68,11 +69,15 @@ def _deliveries() -> None:
         sa.Column("id", sa.String(36), nullable=False),
         sa.Column("report", sa.Integer(), nullable=False),
         sa.Column("target", sa.Text(), nullable=False),
+        sa.Column("queued_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("last_error", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_deliveries"),
         sa.ForeignKeyConstraint(["report"], ["drift_reports.id"], name="fk_deliveries_report"),
+        sa.UniqueConstraint("report", "target", name="uq_deliveries_report_target"),
     )
-    op.create_index("ix_deliveries_report", "deliveries", ["report"])
+    op.create_index("ix_deliveries_next_attempt_at", "deliveries", ["next_attempt_at"])
+    # Counting verdicts at every scrape must not read the reports themselves.
+    op.create_index("ix_drift_reports_site_verdict", "drift_reports", ["site", "verdict"])
