@@ -61,11 +61,14 @@ def drift_replay(
     as_json: AsJson = False,
 ) -> None:
     """History under another policy: looks, alarms, updates and training time. Nothing is filed or learnt."""
+    from rich.console import Console
+
     from flows.policy import read_policy
 
-    changes, console = read_policy(policy), make_console()
+    changes = read_policy(policy)
     prepare_workspace(workspace, None, create=False)
-    with showing_progress(console), workplace_at(workspace) as workplace:
+    # What long work says of itself is not part of the answer.
+    with showing_progress(Console(stderr=True)), workplace_at(workspace) as workplace:
         from flows.replay import replay
         from flows.replay_table import replay_record, show_replay
 
@@ -73,4 +76,4 @@ def drift_replay(
     if as_json:
         say_json(replay_record(found))
     else:
-        show_replay(console, found)
+        show_replay(make_console(), found)
