@@ -24,8 +24,8 @@ def show_deliveries(console: Console, deliveries: Sequence[Delivery]) -> None:
         console.print("no deliveries; name a webhook or a Prefect server before the next look")
         return
     table = Table(title="Deliveries", title_justify="left")
-    for heading in ("report", "target", "state", "attempts", "next attempt", "last error"):
-        table.add_column(heading)
+    for heading in ("report", "target", "state", "tries", "next (UTC)", "last error"):
+        table.add_column(heading, overflow="fold")
     for delivery in deliveries:
         due = delivery.next_attempt_at
         table.add_row(
@@ -33,7 +33,7 @@ def show_deliveries(console: Console, deliveries: Sequence[Delivery]) -> None:
             delivery.target,
             delivery.state.value,
             str(delivery.attempts),
-            f"{due:%Y-%m-%d %H:%M} UTC" if due else "",
+            f"{due:%m-%d %H:%M}" if due else "",
             delivery.last_error or "",
         )
     console.print(table)

@@ -489,6 +489,7 @@ def test_the_list_tells_states_and_sending_again_what_was_given_up_delivers_it(c
     listed = continual("list", *workspace, "--state", "given_up").stdout
     assert "given_up" in listed
     assert "refused (HTTP 404)" in listed
+    assert f"http://127.0.0.1:{receiver.port}#" in listed
     assert "secret-path" not in listed
     assert "nothing is due" in continual("send", *workspace).stdout
     assert "report 1 to http://127.0.0.1" in continual("send", *workspace, "--given-up").stdout
