@@ -13,7 +13,8 @@ from continual.domain.drift import DriftReport
 from continual.domain.samples import Sample
 from flows.adapter_context import AdapterContext
 from flows.windows import held_out, learnt_batch, measured_performance, new_samples, window_of
-from monitoring import Intake, Past, look
+from monitoring import Intake, Past, look, project
+from registry import store_projection
 
 MOST_REPORTS = 10_000
 """Reports of a site that are read back: 27 years of daily looks."""
@@ -119,29 +120,37 @@ def _look(
 ) -> DriftReport:
     past = _past_samples(before.closed)
     said_before = [report.over_time for report in before.tested if report.over_time is not None]
-    known = {name: held_out(context, champion, name) for name in champion.trained_on}
+    held = {name: held_out(context, champion, name) for name in champion.trained_on}
     # A site may have no held-out subject left, a window no sample: they can be erased.
-    references = {name: samples for name, samples in known.items() if samples}
+    references = {name: samples for name, samples in held.items() if samples}
     groups = [*references.values(), before.arrived]
     everything = {sample.digest: sample for group in groups for sample in group}
     context.fill(list(everything.values()), 1, f"{site}: activations")
     network = context.network_of(champion)
+    dates = {batch.number: batch.created_at for batch in context.registry.samples.batches(site)}
+    known = [window_of(context, network, name, samples) for name, samples in references.items()]
+    new = window_of(context, network, site, current.samples, dates)
+    earlier = [window_of(context, network, site, samples, dates) if samples else None for samples in past]
     report = look(
-        [window_of(context, network, name, samples) for name, samples in references.items()],
-        window_of(context, network, site, current.samples),
+        known,
+        new,
         context.options.plan,
         _intake(context, site, current.batches),
         measured_performance(context, network, champion, before.arrived),
         Past(
-            tuple(window_of(context, network, site, samples) if samples else None for samples in past),
+            tuple(earlier),
             tuple(evidence.e_values for evidence in said_before),
             said_before[-1].called_at if said_before else None,
         ),
     )
     said = replace(report, adapter=context.name, version=champion.number, batches=current.batches)
     last = context.registry.drift.latest(site)
-    if last is not None and replace(last, id=None, created_at=None) == said:
+    # The map is drawn, not said: its last digits are the linear algebra's.
+    if last is not None and replace(last, id=None, created_at=None, projection=None) == said:
         return last
+    if known:
+        drawn = project(known, [window for window in earlier if window is not None], new, context.options.plan.seed)
+        said = replace(said, projection=store_projection(context.registry, drawn))
     return context.registry.drift.add(said, context.workplace.actor)
 
 

@@ -1,6 +1,7 @@
 """Windows for a drift look: what the champion and the backbone make of samples; knows nothing of when to look."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 import numpy as np
 from jaxtyping import Int
@@ -44,8 +45,14 @@ def held_out(context: AdapterContext, champion: AdapterVersion, site: str) -> li
     return [sample for sample in stored if sample.batch <= learnt and sample.split is not Split.TRAIN]
 
 
-def window_of(context: AdapterContext, network: VersionNetwork, site: str, samples: Sequence[Sample]) -> Window:
-    """The window of some samples whose activations are in the cache."""
+def window_of(
+    context: AdapterContext,
+    network: VersionNetwork,
+    site: str,
+    samples: Sequence[Sample],
+    dates: Mapping[int, datetime] | None = None,
+) -> Window:
+    """The window of some samples whose activations are in the cache; `dates` tells when each batch was taken in."""
     digests = [sample.digest for sample in samples]
     whole_images = context.options.task is Task.CLASSIFICATION
     return Window(
@@ -57,6 +64,8 @@ def window_of(context: AdapterContext, network: VersionNetwork, site: str, sampl
         pixel_statistics=tuple(sample.pixel_statistics for sample in samples),
         labels=_labels(network, samples) if whole_images else None,
         classes=network.classes if whole_images else (),
+        samples=tuple(digests),
+        arrived=min((dates[sample.batch] for sample in samples), default=None) if dates else None,
     )
 
 

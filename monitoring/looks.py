@@ -11,13 +11,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from continual.domain.change_plan import ChangePlan
-from continual.domain.drift import CaseMix, DriftReport, EvidenceOverTime, PerformanceEvidence
+from continual.domain.drift import (
+    CaseMix,
+    DriftReport,
+    EvidenceOverTime,
+    PerformanceEvidence,
+    RootCause,
+    SignalFamily,
+    Verdict,
+)
 from monitoring.evidence import Past, evidence_over_time
 from monitoring.families import FamilyTest, compare_families
 from monitoring.label_shift import match_reference
 from monitoring.performance_estimate import estimate_performance
 from monitoring.polarity import inverted_share
 from monitoring.references import choose_reference
+from monitoring.root_cause import Stretch, root_cause
 from monitoring.verdicts import Evidence, Judgement, judge, too_few_subjects, too_many_inverted, too_many_quarantined
 from monitoring.windows import Intake, Window, pool
 
@@ -57,6 +66,7 @@ def look(
         drifted = pool([*past.since(over_time.since), current])
         evidence = replace(evidence, case_mix=_case_mix(reference, drifted, plan))
     judgement = fault or judge(evidence, plan)
+    odd = judgement.verdict is Verdict.DATA_FAULT or evidence.drifted
     return DriftReport(
         site=current.site,
         reference_site=site,
@@ -74,7 +84,19 @@ def look(
         performance=performance,
         over_time=over_time,
         case_mix=evidence.case_mix,
+        root_cause=_root_cause(reference, current, plan, past, over_time) if reference is not None and odd else None,
     )
+
+
+def _root_cause(
+    reference: Window, current: Window, plan: ChangePlan, past: Past, over_time: EvidenceOverTime | None
+) -> RootCause:
+    """The card on what drifted, from where its evidence begins, or on the current window alone when it is broken."""
+    windows = (*past.windows, current)
+    if over_time is None:
+        return root_cause(reference, Stretch(windows, len(windows)), plan)
+    strongest = SignalFamily(max(over_time.families, key=lambda name: over_time.families[name]))
+    return root_cause(reference, Stretch(windows, over_time.since, strongest), plan)
 
 
 def _with_estimate(
