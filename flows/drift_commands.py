@@ -1,5 +1,6 @@
 """The verbs of `continual drift`: thin skins over what was looked at. Heavy imports stay inside."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,8 +11,13 @@ drift_app = typer.Typer(help="Read drift reports.", no_args_is_help=True)
 
 
 @drift_app.command("show")
-def drift_show(site: str, workspace: Workspace = HERE, as_json: AsJson = False) -> None:
-    """The last drift report of a site."""
+def drift_show(
+    site: str,
+    workspace: Workspace = HERE,
+    as_json: AsJson = False,
+    html: Annotated[Path | None, typer.Option(help="Also write a page for people, one file, to this path.")] = None,
+) -> None:
+    """The last drift report of a site: verdict, root cause, signals."""
     with workplace_at(workspace) as workplace:
         from flows.overview import latest_report, report_record
         from flows.terminal import show_report
@@ -21,6 +27,10 @@ def drift_show(site: str, workspace: Workspace = HERE, as_json: AsJson = False) 
             say_json(report_record(report))
         else:
             show_report(make_console(), report)
+        if html is not None:
+            from flows.drift_pages import write_drift_page
+
+            write_drift_page(workplace, report, html)
 
 
 @drift_app.command("list")

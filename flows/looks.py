@@ -62,6 +62,15 @@ def look_at_site(
     return _look(context, champion, site, pending, _Before(arrived, closed, tested))
 
 
+def window_samples(context: AdapterContext, champion: AdapterVersion, report: DriftReport) -> Sequence[Sample]:
+    """The samples of the window that a report of this version is on, without those that were erased since."""
+    first, last = report.batches or (0, 0)
+    before = [each for each in _tested(context, champion, report.site) if (each.batches or (0, 0))[1] < first]
+    arrived = new_samples(context, champion, report.site)
+    seen = {sample.subject for stretch in _closed(arrived, before) for sample in stretch.samples}
+    return _first_seen(arrived, seen, first, last)
+
+
 def _tested(context: AdapterContext, champion: AdapterVersion, site: str) -> list[DriftReport]:
     """The champion's reports of closed windows, oldest first; of one that was judged again the last."""
     reports = reversed(context.registry.drift.list(site, limit=MOST_REPORTS))

@@ -9,9 +9,9 @@ import numpy as np
 
 from continual.domain.change_plan import ChangePlan
 from continual.domain.drift import PropertyShift, RootCause, SignalFamily
+from monitoring import column_tests
 from monitoring.change_points import change_point
-from monitoring.detectors import DETECTORS, Effort, tabular
-from monitoring.detectors.detector import Finding
+from monitoring.detectors import tabular
 from monitoring.example_images import examples_of
 from monitoring.multiplicity import holm
 from monitoring.subject_tables import Column, Value, paired_columns, values_over_time
@@ -58,8 +58,8 @@ def root_cause(reference: Window, stretch: Stretch, plan: ChangePlan) -> RootCau
     """
     reference = draw_subjects(reference, MOST_SUBJECTS, plan.seed)
     current = draw_subjects(stretch.current, MOST_SUBJECTS, plan.seed)
-    moved = _moved(reference, current, plan)
-    shifts = tuple(_shift(each, reference, stretch) for each in moved[:MOST_SHIFTS])
+    moved = [_shift(each, reference, stretch) for each in _moved(reference, current, plan)]
+    shifts = tuple(sorted(moved, key=_rank)[:MOST_SHIFTS])
     last = stretch.windows[-1]
     examples = examples_of(reference, current if last is None else last, plan.seed)
     return RootCause(
@@ -71,48 +71,47 @@ def root_cause(reference: Window, stretch: Stretch, plan: ChangePlan) -> RootCau
 class _Moved:
     family: SignalFamily
     column: Column
-    finding: Finding
     adjusted: float
 
 
 def _moved(reference: Window, current: Window, plan: ChangePlan) -> list[_Moved]:
-    found = [
-        (family, column, finding)
-        for family in TABLES
-        for column, finding in zip(
-            paired_columns(reference, current, family),
-            DETECTORS[tabular.DETECTOR.name].measure(reference, current, family, Effort(0, plan.seed)),
-            strict=True,
-        )
-    ]
-    adjusted = holm([finding.p_value for _, _, finding in found])
+    columns = [(family, column) for family in TABLES for column in paired_columns(reference, current, family)]
+    adjusted = holm(column_tests.p_values([column for _, column in columns]))
     level = plan.alpha * plan.first_look_share
-    moved = [_Moved(*each, p) for each, p in zip(found, adjusted, strict=True) if p <= level]
-    families = list(SignalFamily)
-    return sorted(
-        moved,
-        key=lambda each: (
-            -round(each.finding.score, 2), families.index(each.family), each.finding.p_value, each.column.name
-        ),
-    )  # fmt: skip
+    # Grey images have three equal channels: what says the same as another is told once.
+    unlike = {
+        (column.reference, column.current) if column.numeric else column.name: _Moved(family, column, p)
+        for (family, column), p in reversed([*zip(columns, adjusted, strict=True)])
+        if p <= level
+    }
+    return list(unlike.values())
 
 
 def _shift(moved: _Moved, reference: Window, stretch: Stretch) -> PropertyShift:
+    """Since when a property moved, and how it is since then; since the drift began, where that cannot be told."""
     held = [(number, window) for number, window in enumerate(stretch.windows, start=1) if window is not None]
     known, *values = values_over_time(moved.column, moved.family, [reference, *(window for _, window in held)])
     place = change_point(known, values)
     since = None if place is None else held[place - 1][0]
-    usual, now = _described(moved.column)
+    column = moved.column
+    if place is not None:
+        new = tuple(value for window in values[place - 1 :] for value in window)
+        column = Column(column.name, column.numeric, tuple(known), new)
+    usual, now = _described(column)
     return PropertyShift(
         family=moved.family,
-        name=moved.column.name,
+        name=column.name,
         usual=usual,
         now=now,
-        score=moved.finding.score,
+        score=tabular.moved_share(column),
         adjusted_p_value=moved.adjusted,
         since_window=since,
         since_date=stretch.arrived(since),
     )
+
+
+def _rank(shift: PropertyShift) -> tuple[float, int, float, str]:
+    return -round(shift.score, 2), list(SignalFamily).index(shift.family), shift.adjusted_p_value, shift.name
 
 
 def _described(column: Column) -> tuple[str, str]:
@@ -129,14 +128,18 @@ def _described(column: Column) -> tuple[str, str]:
 
 def _spread(values: Sequence[Value]) -> str:
     low, middle, high = np.quantile(np.asarray(values, dtype=float), [MIDDLE[0], 0.5, MIDDLE[1]])
-    return f"median {middle:.4g} ({low:.4g} to {high:.4g})"
+    return f"median {_number(middle)} ({_number(low)} to {_number(high)})"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def _shares(shares: dict[Value, float], most: Value) -> str:
     """The most frequent categories, and the one whose share changed most."""
     frequent = sorted(shares, key=lambda name: (-shares[name], str(name)))[:SHOWN_CATEGORIES]
     shown = frequent if most in frequent or most not in shares else [frequent[0], most]
-    return ", ".join(f"{_short(str(name))} {_percent(shares[name])}" for name in shown)
+    return ", ".join(f"{_short(str(name))} ({_percent(shares[name])})" for name in shown)
 
 
 def _percent(share: float) -> str:

@@ -1,15 +1,33 @@
 """Small pictures of stored images, for a page; knows nothing of samples or pages."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from continual.domain.drift_views import ExampleImage
+from continual.domain.errors import UnreadableImageError
 from continual.imaging.decoding import decode_image
 from continual.imaging.rasters import encode_png
 from continual.imaging.volumes import decode_volume, is_volume
 
 SIDE_PX = 112
 _DARKEST, _BRIGHTEST = 0.5, 99.5
+
+
+def thumbnails(images: Mapping[str, ExampleImage]) -> dict[str, ExampleImage]:
+    """The same images, small; one that cannot be read is missing."""
+    return {digest: _small(image) for digest, image in images.items()}
+
+
+def _small(image: ExampleImage) -> ExampleImage:
+    if image.data is None:
+        return image
+    try:
+        return ExampleImage(thumbnail(image.data))
+    except UnreadableImageError:
+        return ExampleImage(None, "cannot be read")
 
 
 def thumbnail(data: bytes, side_px: int = SIDE_PX) -> bytes:
