@@ -92,6 +92,7 @@ def tests_chart(looks: Sequence[DriftReport]) -> str:
 
 
 MEASURED, ESTIMATED, REFERENCE = 0, 3, 5
+BESIDE_PX = 9
 
 
 def performance_chart(looks: Sequence[DriftReport], moves: Sequence[AliasMove]) -> str:
@@ -114,12 +115,12 @@ def performance_chart(looks: Sequence[DriftReport], moves: Sequence[AliasMove]) 
             text = (
                 f"{_name(look)} estimated {each.estimated:.3f} ({each.estimated_low:.3f} to {each.estimated_high:.3f})"
             )
-            beside = place + 0.12
+            beside = plot.beside(place, BESIDE_PX)
             drawn.append(plot.interval(beside, each.estimated_low, each.estimated_high, ESTIMATED))
             drawn.append(plot.point((beside, each.estimated), ESTIMATED, text))
         if each.current is not None:
             text = f"{_name(look)} measured {each.current:.3f} on {each.labelled} labelled images"
-            drawn.append(plot.point((place - 0.12, each.current), MEASURED, text))
+            drawn.append(plot.point((plot.beside(place, -BESIDE_PX), each.current), MEASURED, text))
         rows.append(
             [
                 _name(look),

@@ -121,7 +121,8 @@ def _sentence(text: str) -> str:
 def _cause(report: DriftReport, cause: RootCause | None) -> str:
     if cause is None:
         return (
-            '<p class="note">Nothing drifted or broke in this look, or there was no reference to hold it against.</p>'
+            '<p class="note">There is no card: nothing drifted or broke in this look, there was nothing to hold it '
+            "against, or an earlier release looked.</p>"
         )
     said = f"<p>{escape(_sentence(cause.said))}</p>"
     if not cause.shifts:
@@ -226,7 +227,8 @@ def _case_mix(mix: CaseMix | None) -> str:
         return ""
     names = mix.classes or tuple(f"class {place}" for place in range(len(mix.reference)))
     rows = [
-        [name, f"{known:.0%}", f"{new:.0%}"] for name, known, new in zip(names, mix.reference, mix.current, strict=True)
+        [name, f"{100 * known:.0f} %", f"{100 * new:.0f} %"]
+        for name, known, new in zip(names, mix.reference, mix.current, strict=True)
     ]
     said = "explains the difference" if mix.explains else "does not explain the difference alone"
     return f"<p>A changed mix of classes {said}.</p>{table(('class', 'reference', 'now, estimated'), rows)}"

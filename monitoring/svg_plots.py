@@ -40,6 +40,10 @@ class Plot:
             return self.left + inside * (place - low) / max(high - low, 1e-12)
         return self.left + inside * (place + 0.5) / self.columns
 
+    def beside(self, place: float, pixels: float) -> float:
+        """The place that lies some pixels to the right of another."""
+        return place + pixels * self.columns / (self.width - self.left - self.right)
+
     def y(self, value: float) -> float:
         """Pixels from the top; what lies outside the scale is put at its end."""
         low, high, at = self.low, self.high, min(max(value, self.low), self.high)
@@ -161,6 +165,6 @@ def _raised(power: int) -> str:
 def _round_numbers(low: float, high: float) -> list[float]:
     span = max(high - low, 1e-12)
     step = 10.0 ** math.floor(math.log10(span))
-    step = next(step * part for part in (0.1, 0.2, 0.5, 1.0) if span / (step * part) <= _TICKS)
+    step = next(step * part for part in (0.1, 0.2, 0.5, 1.0, 2.0) if span / (step * part) <= _TICKS)
     first = math.ceil(low / step - 1e-9)
     return [round(place * step, 12) for place in range(first, math.floor(high / step + 1e-9) + 1)]
