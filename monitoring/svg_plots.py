@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-SHAPES = ("circle", "square", "triangle", "diamond", "cross", "ring")
+SHAPES = ("circle", "square", "triangle", "diamond", "cross", "down")
 """Marks in order of series."""
 _TICKS = 6
 _LABELS = 9
@@ -28,9 +28,9 @@ class Plot:
     across: tuple[float, float] | None = None
     logarithmic: bool = False
     width: int = 760
-    height: int = 250
+    height: int = 262
 
-    left, right, top, bottom = 58, 16, 26, 44
+    left, right, top, bottom = 58, 36, 38, 44
 
     def x(self, place: float) -> float:
         """Pixels from the left of a place, from 0, or of a value across."""
@@ -41,8 +41,9 @@ class Plot:
         return self.left + inside * (place + 0.5) / self.columns
 
     def beside(self, place: float, pixels: float) -> float:
-        """The place that lies some pixels to the right of another."""
-        return place + pixels * self.columns / (self.width - self.left - self.right)
+        """The place that lies some pixels to the right of another, but in its own column."""
+        part = pixels * self.columns / (self.width - self.left - self.right)
+        return place + min(max(part, -0.25), 0.25)
 
     def y(self, value: float) -> float:
         """Pixels from the top; what lies outside the scale is put at its end."""
@@ -95,11 +96,11 @@ class Plot:
         )
 
     def upright(self, place: float, text: str, kind: str) -> str:
-        """A line from top to bottom at a place, its meaning at the top."""
-        x = self.x(place)
+        """A line from top to bottom at a place, its meaning at the top, each kind of mark on a line of its own."""
+        x, up = self.x(place), 6 if kind == "called" else 22
         return (
             f'<line class="mark {kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{self.top}" y2="{self.height - self.bottom}"/>'
-            f'<text class="mark-text {kind}" x="{x:.1f}" y="{self.top - 8}" text-anchor="middle">{escape(text)}</text>'
+            f'<text class="mark-text {kind}" x="{x:.1f}" y="{self.top - up}" text-anchor="middle">{escape(text)}</text>'
         )
 
     def line(self, points: Sequence[tuple[float, float]], series: int) -> str:
@@ -122,13 +123,14 @@ class Plot:
 
 def shape(name: str, x: float, y: float, size: float) -> str:
     """One mark around a place."""
-    if name in ("circle", "ring"):
+    if name == "circle":
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size:.1f}"/>'
     if name == "square":
         half = size * 0.9
         return f'<rect x="{x - half:.1f}" y="{y - half:.1f}" width="{2 * half:.1f}" height="{2 * half:.1f}"/>'
     corners = {
         "triangle": ((0, -1.2), (1.1, 0.8), (-1.1, 0.8)),
+        "down": ((0, 1.2), (1.1, -0.8), (-1.1, -0.8)),
         "diamond": ((0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)),
         "cross": (
             (-1.2, -0.4), (-0.4, -0.4), (-0.4, -1.2), (0.4, -1.2), (0.4, -0.4), (1.2, -0.4),
