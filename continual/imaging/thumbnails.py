@@ -48,6 +48,6 @@ def _middle_slice(data: bytes) -> NDArray[np.uint8]:
     plane = np.take(volume.values, volume.values.shape[across] // 2, axis=across)
     low, high = np.percentile(plane, (_DARKEST, _BRIGHTEST))
     grey = np.clip((plane - low) * (255.0 / max(float(high - low), 1e-12)), 0, 255)
-    # As radiologists hang images: head or front up, the patient's right, in a slice from the side the front, to the left.
+    # As radiologists hang images: head or front up; to the left the patient's right, or the front in a side view.
     rows: NDArray[np.uint8] = np.rint(grey).astype(np.uint8).T[::-1, ::-1]
     return rows
