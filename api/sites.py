@@ -14,7 +14,6 @@ from api.service import Service
 from continual.domain.adapters import Task
 from continual.domain.drift import DriftReport
 from continual.domain.errors import NotFoundError
-from continual.imaging import thumbnails
 from registry import report_view
 
 router = APIRouter(prefix="/v1", tags=["sites and drift"])
@@ -55,6 +54,7 @@ def site_drift(service: Held, site: SiteName, limit: Limit = 100) -> SiteDrift:
 @router.get("/drift-reports/{number}.html", response_class=HTMLResponse)
 def drift_report_page(service: Held, number: Number) -> Response:
     """The same look for people: root cause, evidence over time, performance, a map and example images."""
+    from continual.imaging import thumbnails
     from monitoring.drift_page import Surroundings, drift_page
 
     report = service.registry.drift.get(number)

@@ -98,7 +98,7 @@ def _facts(report: DriftReport) -> str:
     said.append(f"{report.current_samples} images of {report.current_subjects} subjects")
     if report.reference_site:
         nearest = "" if report.reference_site == report.site else ", the nearest known site"
-        known = f"{report.reference_samples} of {report.reference_subjects} of {report.reference_site}{nearest}"
+        known = f"{report.reference_samples} of {report.reference_subjects} at {report.reference_site}{nearest}"
         said.append(f"held against {known}")
     said.append(f"{report.quarantined} held back by the quality gate")
     return f'<p class="note">{escape(" · ".join(said))}</p>'

@@ -13,6 +13,8 @@ EXAMPLES = 4
 NEIGHBOURS = 5
 """An image's distance to the reference is its mean distance to this many nearest reference images."""
 MOST_SUBJECTS = 500
+AT_ONCE = 1000
+"""Current images whose distances are held in memory together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,11 @@ def examples_of(reference: Window, current: Window, seed: int) -> Examples:
 def distances_to(reference: Window, current: Window) -> Float[np.ndarray, "sample"]:
     """Mean Euclidean distance of each current image to its nearest reference images, in the embedding."""
     count = min(NEIGHBOURS, len(reference.subjects))
-    near = np.partition(cdist(current.embeddings, reference.embeddings), count - 1, axis=1)[:, :count]
-    distances: Float[np.ndarray, "sample"] = near.mean(axis=1)
+    distances = np.empty(len(current.subjects))
+    for start in range(0, len(distances), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        among = cdist(current.embeddings[part], reference.embeddings)
+        distances[part] = np.partition(among, count - 1, axis=1)[:, :count].mean(axis=1)
     return distances
 
 
