@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from api.actions import ACTION_WORDS, VERDICT_WORDS, Tone
 from api.predict import drift_state
 from api.schemas import DriftState
 from api.service import Service
+from continual.domain.action_words import ACTION_WORDS, VERDICT_WORDS, Tone
 from continual.domain.adapters import CHAMPION, AdapterState, AdapterVersion, AliasMove, Task
 from registry import Update
 

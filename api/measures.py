@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.actions import is_alarm
+from continual.domain.action_words import is_alarm
 from continual.domain.adapters import CHAMPION
 from continual.domain.drift import DriftReport, Verdict
 from registry import Registry

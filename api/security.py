@@ -18,7 +18,8 @@ CONTENT_SECURITY_POLICY = (
     "frame-ancestors 'none'"
 )
 PAGE_SECURITY_POLICY = CONTENT_SECURITY_POLICY + "; style-src 'self' 'unsafe-inline'"
-"""For the two pages that draw: plotly.js and Swagger UI set style attributes; scripts stay files of our own."""
+"""For the pages that draw: plotly.js and Swagger UI set style attributes, a drift report's page brings its own style
+sheet; scripts stay files of our own."""
 
 HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-content-type-options", b"nosniff"),

@@ -1,16 +1,20 @@
 """Routes of sites and drift reports; knows nothing of how a verdict comes about."""
 
+from dataclasses import replace
 from urllib.parse import quote
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
+from fastapi.responses import HTMLResponse
 
 from api.parameters import Held, Limit, Number, SiteName
 from api.predict import drift_state
 from api.schemas import DriftState, Site, SiteDrift
+from api.security import PAGE_SECURITY_POLICY
 from api.service import Service
 from continual.domain.adapters import Task
 from continual.domain.drift import DriftReport
 from continual.domain.errors import NotFoundError
+from registry import report_view
 
 router = APIRouter(prefix="/v1", tags=["sites and drift"])
 
@@ -47,6 +51,21 @@ def site_drift(service: Held, site: SiteName, limit: Limit = 100) -> SiteDrift:
     return SiteDrift(
         site=site, latest=reports[0] if reports else None, history=[DriftState.of(report) for report in reports]
     )
+
+
+@router.get("/drift-reports/{number}.html", response_class=HTMLResponse)
+def drift_report_page(service: Held, number: Number) -> Response:
+    """The same look for people: root cause, evidence over time, performance, a map and example images."""
+    from continual.imaging import thumbnails
+    from monitoring.drift_page import Surroundings, drift_page
+
+    report = service.registry.drift.get(number)
+    view = report_view(service.registry, report)
+    note = f"For the distributions of tags and pixel statistics: continual drift show {report.site} --html report.html"
+    links = (("Dashboard", "/dashboard"), ("This report as JSON", f"/v1/drift-reports/{number}"))
+    page = drift_page(replace(view, images=thumbnails(view.images)), Surroundings(None, note, links))
+    # Not kept by browsers or proxies: it shows images, which may be erased here at any time.
+    return HTMLResponse(page, headers={"content-security-policy": PAGE_SECURITY_POLICY, "cache-control": "no-store"})
 
 
 @router.get("/drift-reports/{number}")

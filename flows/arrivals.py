@@ -72,14 +72,19 @@ class Arrivals:
         """The stretch batch by batch."""
         return [Stretch((n,), [s for s in stretch.samples if s.batch == n]) for n in stretch.batches]
 
+    def window(self, earlier: Sequence[DriftReport], batches: tuple[int, ...]) -> Stretch:
+        """The window of these batches that came after the windows of earlier reports."""
+        seen = {sample.subject for stretch in _closed(self.samples, earlier) for sample in stretch.samples}
+        return Stretch(batches, _first_seen(self.samples, seen, batches))
+
     def pending(self, tested: Sequence[DriftReport]) -> Stretch:
         """What no closed window holds."""
         closed = _closed(self.samples, tested)
         return _pending(self, closed)
 
-    def began(self, stretch: Stretch) -> datetime | None:
-        """When the first batch came that a sample of the stretch is of; None where there is no sample."""
-        first = min((sample.batch for sample in stretch.samples), default=None)
+    def began(self, samples: Sequence[Sample]) -> datetime | None:
+        """When the first batch came that one of the samples is of; None where there is no sample."""
+        first = min((sample.batch for sample in samples), default=None)
         return next((batch.created_at for batch in self.batches if batch.number == first), None)
 
 
@@ -120,7 +125,7 @@ def next_look(
     closed = _closed(arrivals.samples, tested)
     pending = _pending(arrivals, closed)
     harmed = bool(tested) and tested[-1].harmed
-    due = now or pending.subjects >= plan.window_subjects or is_old(arrivals.began(pending), plan, at)
+    due = now or pending.subjects >= plan.window_subjects or is_old(arrivals.began(pending.samples), plan, at)
     if tested and not (due and pending.subjects >= plan.minimum_subjects):
         return NextLook(closed[-1], closed[:-1], tested[:-1], harmed)
     if not pending.samples or not due:
@@ -135,7 +140,7 @@ def is_old(began: datetime | None, plan: ChangePlan, at: datetime) -> bool:
 
 def pending_since(arrivals: Arrivals, tested: Sequence[DriftReport]) -> datetime | None:
     """When the window began that is still open; None where nothing came after the last closed one."""
-    return arrivals.began(arrivals.pending(tested))
+    return arrivals.began(arrivals.pending(tested).samples)
 
 
 def _closed(arrived: Sequence[Sample], tested: Sequence[DriftReport]) -> list[Stretch]:

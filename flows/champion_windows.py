@@ -1,6 +1,7 @@
 """What one champion makes of samples, for one look or many; knows nothing of when to look or what was said before."""
 
 from collections.abc import Hashable, Sequence
+from datetime import datetime
 from typing import final
 
 from continual.domain.adapters import AdapterVersion
@@ -36,11 +37,11 @@ class ChampionWindows:
         """The held-out samples of every site that the champion learnt."""
         return [self.window(name, samples) for name, samples in self._references.items()]
 
-    def window(self, site: str, samples: Sequence[Sample]) -> Window:
-        """The window of some samples of a site; activations must be at hand."""
+    def window(self, site: str, samples: Sequence[Sample], arrived: datetime | None = None) -> Window:
+        """The window of some samples of a site, the first of which came then; activations must be at hand."""
         key = site, _as_known(samples)
         if key not in self._windows:
-            self._windows[key] = window_of(self._context, self._network, site, samples)
+            self._windows[key] = window_of(self._context, self._network, site, samples, arrived)
         return self._windows[key]
 
     def performance(self, samples: Sequence[Sample]) -> PerformanceEvidence:

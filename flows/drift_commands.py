@@ -20,8 +20,13 @@ drift_app = typer.Typer(help="Read drift reports, and replay them under another 
 
 
 @drift_app.command("show")
-def drift_show(site: str, workspace: Workspace = HERE, as_json: AsJson = False) -> None:
-    """The last drift report of a site."""
+def drift_show(
+    site: str,
+    workspace: Workspace = HERE,
+    as_json: AsJson = False,
+    html: Annotated[Path | None, typer.Option(help="Also write a page for people, one file, to this path.")] = None,
+) -> None:
+    """The last drift report of a site: verdict, root cause, signals."""
     with workplace_at(workspace) as workplace:
         from flows.overview import latest_report, report_record
         from flows.terminal import show_report
@@ -31,6 +36,10 @@ def drift_show(site: str, workspace: Workspace = HERE, as_json: AsJson = False) 
             say_json(report_record(report))
         else:
             show_report(make_console(), report)
+        if html is not None:
+            from flows.drift_pages import write_drift_page
+
+            write_drift_page(workplace, report, html)
 
 
 @drift_app.command("list")

@@ -8,24 +8,46 @@ from functools import partial
 from continual.domain.adapters import AdapterVersion
 from continual.domain.change_plan import ChangePlan
 from continual.domain.drift import DriftReport, Verdict
+from continual.domain.drift_views import Projection
+from continual.domain.samples import Sample
 from flows.adapter_context import AdapterContext
 from flows.alerts import file_report, send_after_look
 from flows.arrivals import Arrivals, NextLook, Stretch, next_look, reports_of_closed
 from flows.champion_windows import ChampionWindows
 from flows.learnt import has_learnt_batch
 from flows.windows import new_samples
-from monitoring import Past, is_faulty, look, look_at_intake
+from monitoring import Past, Window, is_faulty, look, look_at_intake, project
+from registry import store_projection
 
 MOST_REPORTS = 10_000
 """Reports of a site that are read back: 27 years of daily looks."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Compared:
+    """The windows of a look: references, what was looked at before, and the current one."""
+
+    references: Sequence[Window]
+    past: tuple[Window | None, ...]
+    current: Window
+
+    def projection(self, seed: int) -> Projection | None:
+        """Their map of embeddings; None without a reference."""
+        if not self.references:
+            return None
+        return project(self.references, [window for window in self.past if window is not None], self.current, seed)
+
+
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a look says, and the batches that are faulty, to be held; none where it found no fault."""
+    """What a look says, and the batches that are faulty, to be held; none where it found no fault.
+
+    `compared` is what it looked at; None where no images had to be.
+    """
 
     report: DriftReport
     broken: tuple[int, ...] = ()
+    compared: Compared | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +75,7 @@ def look_at_site(
         return None
     known = next((report for report in filed[-1:] if is_same(report, taken.report)), None)
     new = known is None and taken.report.id is None
-    report = file_report(context.workplace, taken.report) if new else known or taken.report
+    report = _file(context, taken) if new else known or taken.report
     if taken.broken:
         # After the report: whoever is killed between the two finds the same fault again, and holds it then.
         context.registry.holds.hold(taken.broken, report.reason, context.workplace.actor)
@@ -73,16 +95,25 @@ def take_look(looker: Looker, arrivals: Arrivals, filed: Sequence[DriftReport], 
     pending = arrivals.pending(tested)
     refused = look_at_intake(arrivals.site, plan, arrivals.intake(pending))
     if refused is not None:
-        return _taken(looker, refused, pending, _broken(arrivals, pending, plan))
+        return Taken(_signed(looker, refused, pending), _broken(arrivals, pending, plan))
     due = next_look(arrivals, tested, plan, looker.at, now=looker.now)
     if due is None:
         return None
     if not due.current.samples:
         return Taken(tested[-1])  # its patients were erased: what was said of them stands
     windows = looker.windows()
-    said = compare(windows, arrivals, due, plan)
-    faulty = said.verdict is Verdict.DATA_FAULT
-    return _taken(looker, said, due.current, _broken(arrivals, due.current, plan, windows) if faulty else ())
+    compared = _windows(windows, arrivals, due)
+    said = _compare(windows, compared, arrivals, due, plan)
+    broken = _broken(arrivals, due.current, plan, windows) if said.verdict is Verdict.DATA_FAULT else ()
+    return Taken(_signed(looker, said, due.current), broken, compared)
+
+
+def window_samples(context: AdapterContext, champion: AdapterVersion, report: DriftReport) -> Sequence[Sample]:
+    """The samples of the window that a report of this version is on, without those that were erased since."""
+    filed = [each for each in reversed(context.registry.drift.list(report.site, MOST_REPORTS)) if each.id != report.id]
+    earlier = [each for each in filed if (each.id or 0) < (report.id or 0) and each.batches != report.batches]
+    arrivals = arrivals_of(context, champion, report.site, with_held=True)
+    return arrivals.window(reports_of_closed(earlier, context.name, champion), report.batches or ()).samples
 
 
 def arrivals_of(context: AdapterContext, champion: AdapterVersion, site: str, *, with_held: bool = False) -> Arrivals:
@@ -98,9 +129,15 @@ def arrivals_of(context: AdapterContext, champion: AdapterVersion, site: str, *,
     return Arrivals(site, arrived, new_samples(context, champion, site, with_held=with_held), released)
 
 
-def _taken(looker: Looker, said: DriftReport, stretch: Stretch, broken: tuple[int, ...]) -> Taken:
-    number = looker.champion.number
-    return Taken(replace(said, adapter=looker.adapter, version=number, batches=stretch.batches), broken)
+def _file(context: AdapterContext, taken: Taken) -> DriftReport:
+    """File what was said, with the map of what was looked at beside it."""
+    drawn = taken.compared.projection(context.options.plan.seed) if taken.compared else None
+    address = None if drawn is None else store_projection(context.registry, drawn)
+    return file_report(context.workplace, replace(taken.report, projection=address))
+
+
+def _signed(looker: Looker, said: DriftReport, stretch: Stretch) -> DriftReport:
+    return replace(said, adapter=looker.adapter, version=looker.champion.number, batches=stretch.batches)
 
 
 def _broken(
@@ -121,18 +158,28 @@ def _broken(
     return tuple(number for batches in found for number in batches) or stretch.batches
 
 
-def compare(windows: ChampionWindows, arrivals: Arrivals, due: NextLook, plan: ChangePlan) -> DriftReport:
-    """The report of a look; nothing is filed."""
-    site, said_before = arrivals.site, [report.over_time for report in due.tested if report.over_time is not None]
-    windows.fill(site, arrivals.samples)
+def _windows(windows: ChampionWindows, arrivals: Arrivals, due: NextLook) -> Compared:
+    windows.fill(arrivals.site, arrivals.samples)
+
+    def window(samples: Sequence[Sample]) -> Window | None:
+        return windows.window(arrivals.site, samples, arrivals.began(samples)) if samples else None
+
+    current = windows.window(arrivals.site, due.current.samples, arrivals.began(due.current.samples))
+    return Compared(windows.references(), tuple(map(window, due.past_samples())), current)
+
+
+def _compare(
+    windows: ChampionWindows, compared: Compared, arrivals: Arrivals, due: NextLook, plan: ChangePlan
+) -> DriftReport:
+    said_before = [report.over_time for report in due.tested if report.over_time is not None]
     return look(
-        windows.references(),
-        windows.window(site, due.current.samples),
+        compared.references,
+        compared.current,
         plan,
         arrivals.intake(due.current),
         windows.performance(arrivals.samples),
         Past(
-            tuple(windows.window(site, samples) if samples else None for samples in due.past_samples()),
+            compared.past,
             tuple(evidence.e_values for evidence in said_before),
             said_before[-1].called_at if said_before else None,
             due.harmed,
@@ -142,4 +189,6 @@ def compare(windows: ChampionWindows, arrivals: Arrivals, due: NextLook, plan: C
 
 def is_same(filed: DriftReport, said: DriftReport) -> bool:
     """Whether a look says nothing that is not filed already."""
-    return replace(filed, id=None, created_at=None) == replace(said, id=None, created_at=None)
+    # The map is drawn, not said: its last digits are the linear algebra's.
+    first, second = (replace(report, id=None, created_at=None, projection=None) for report in (filed, said))
+    return first == second

@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from continual.domain.adapters import AdapterVersion
-from continual.domain.drift import DriftReport, EvidenceOverTime, RollingComparison
+from continual.domain.drift import DriftReport, EvidenceOverTime, RollingComparison, RootCause
 from continual.domain.samples import IntakeSummary
 from flows.benchmark_page import SHOWN, spelt, title_of
 from flows.whole_files import write_whole
 from registry import Hold
+
+MOST_SHIFTS = 5
+"""Properties of a root-cause card in a terminal."""
 
 
 def print_json(console: Console, value: Any) -> None:
@@ -139,6 +143,8 @@ def show_report(console: Console, report: DriftReport) -> None:
     """A drift report: the sentence first, then the signals."""
     console.print(f"[bold]{report.site}[/bold]: {report.verdict.value} -> {report.action.value}", highlight=False)
     console.print(report.reason, highlight=False)
+    if report.root_cause is not None:
+        _show_cause(console, report.root_cause)
     table = Table(title_justify="left")
     for heading in ("family", "signal", "score", "adjusted p", "e", "alarm"):
         table.add_column(heading)
@@ -157,6 +163,22 @@ def show_report(console: Console, report: DriftReport) -> None:
         _show_evidence(console, report.over_time)
     if report.rolling is not None:
         _show_rolling(console, report.rolling)
+
+
+def _show_cause(console: Console, cause: RootCause) -> None:
+    """Which tag, which pixel statistic, since when."""
+    console.print(f"Root cause: {cause.said}", highlight=False, markup=False)
+    if not cause.shifts:
+        return
+    table = Table(title_justify="left")
+    for heading in ("property", "usual", "now", "moved", "since"):
+        table.add_column(heading, overflow="fold")
+    for shift in cause.shifts[:MOST_SHIFTS]:
+        date = "" if shift.since_date is None else f" {shift.since_date:%Y-%m-%d}"
+        since = "-" if shift.since_window is None else f"window {shift.since_window}{date}"
+        row = (shift.name, shift.usual, shift.now, f"{100 * shift.score:.0f} %", since)
+        table.add_row(*map(escape, row))
+    console.print(table)
 
 
 def show_looks(console: Console, reports: Sequence[DriftReport]) -> None:

@@ -1,6 +1,7 @@
 """Windows for a drift look: what the champion and the backbone make of samples; knows nothing of when to look."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import numpy as np
 from jaxtyping import Int
@@ -41,8 +42,14 @@ def held_out(context: AdapterContext, champion: AdapterVersion, site: str) -> li
     return [sample for sample in stored if has_learnt(champion, sample) and sample.split is not Split.TRAIN]
 
 
-def window_of(context: AdapterContext, network: VersionNetwork, site: str, samples: Sequence[Sample]) -> Window:
-    """The window of some samples whose activations are in the cache."""
+def window_of(
+    context: AdapterContext,
+    network: VersionNetwork,
+    site: str,
+    samples: Sequence[Sample],
+    arrived: datetime | None = None,
+) -> Window:
+    """The window of some samples whose activations are in the cache; `arrived` is when the first came."""
     digests = [sample.digest for sample in samples]
     whole_images = context.options.task is Task.CLASSIFICATION
     return Window(
@@ -54,6 +61,8 @@ def window_of(context: AdapterContext, network: VersionNetwork, site: str, sampl
         pixel_statistics=tuple(sample.pixel_statistics for sample in samples),
         labels=_labels(network, samples) if whole_images else None,
         classes=network.classes if whole_images else (),
+        samples=tuple(digests),
+        arrived=arrived,
     )
 
 

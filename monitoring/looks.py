@@ -13,7 +13,15 @@ from dataclasses import replace
 import numpy as np
 
 from continual.domain.change_plan import ChangePlan
-from continual.domain.drift import CaseMix, DriftReport, EvidenceOverTime, PerformanceEvidence
+from continual.domain.drift import (
+    CaseMix,
+    DriftReport,
+    EvidenceOverTime,
+    PerformanceEvidence,
+    RootCause,
+    SignalFamily,
+    Verdict,
+)
 from continual.domain.errors import WindowError
 from monitoring.evidence import Past, evidence_over_time
 from monitoring.families import FamilyTest, compare_families
@@ -22,6 +30,7 @@ from monitoring.performance_estimate import estimate_performance
 from monitoring.polarity import inverted_share
 from monitoring.references import choose_reference
 from monitoring.rolling import compare_with_last, rolling_words
+from monitoring.root_cause import Stretch, root_cause
 from monitoring.verdicts import Evidence, Judgement, judge, too_few_subjects, too_many_inverted, too_many_quarantined
 from monitoring.windows import Intake, Window, pool, select
 
@@ -63,6 +72,7 @@ def look(
         evidence = replace(evidence, case_mix=_case_mix(reference, drifted, plan))
         rolling = compare_with_last(current, plan, past)
     judgement = fault or judge(evidence, plan)
+    odd = judgement.verdict is Verdict.DATA_FAULT or evidence.drifted
     return DriftReport(
         site=current.site,
         reference_site=site,
@@ -82,6 +92,7 @@ def look(
         case_mix=evidence.case_mix,
         rolling=rolling,
         harmed=judgement.harmed,
+        root_cause=_root_cause(reference, current, plan, past, over_time) if reference is not None and odd else None,
     )
 
 
@@ -119,6 +130,17 @@ def is_faulty(references: Sequence[Window], images: Window | None, plan: ChangeP
         return True
     own = [window for window in references if images is not None and window.site == images.site]
     return bool(own) and images is not None and _broken(own[0], images, plan, intake) is not None
+
+
+def _root_cause(
+    reference: Window, current: Window, plan: ChangePlan, past: Past, over_time: EvidenceOverTime | None
+) -> RootCause:
+    """The card on what drifted, from where its evidence begins, or on the current window alone when it is broken."""
+    windows = (*past.windows, current)
+    if over_time is None:
+        return root_cause(reference, Stretch(windows, len(windows)), plan)
+    strongest = SignalFamily(max(over_time.families, key=lambda name: over_time.families[name]))
+    return root_cause(reference, Stretch(windows, over_time.since, strongest), plan)
 
 
 def _with_estimate(

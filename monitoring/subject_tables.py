@@ -52,6 +52,19 @@ def paired_columns(reference: Window, current: Window, family: SignalFamily) -> 
     return tuple(column for name in names for column in _columns(name, *tables))
 
 
+def values_over_time(column: Column, family: SignalFamily, windows: Sequence[Window]) -> list[list[Value]]:
+    """What a column of `paired_columns` holds in each of several windows; subjects that lack it are left out."""
+    images = min(_typical_images(window) for window in windows)
+    name = column.name.removesuffix(PRESENCE_SUFFIX)
+    rows = [[row.get(name, []) for row in _by_subject(window, family, images)] for window in windows]
+    if column.name != name:
+        return [["yes" if values else "no" for values in window] for window in rows]
+    if any(isinstance(value, str) for window in rows for values in window for value in values):
+        return [[_most_frequent(values) for values in window] for window in rows]
+    numbers = [[value for value in map(_median, window) if value is not None] for window in rows]
+    return [[value if column.numeric else _text(value) for value in window] for window in numbers]
+
+
 def _typical_images(window: Window) -> int:
     return int(median_low(Counter(window.subjects).values()))
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -43,7 +44,8 @@ class Window:
     `embeddings` come from the frozen backbone; `outputs` are probabilities of one and the same champion in every window
     of a look, None where it has not predicted. `tags` may lack keys and hold NaN, both meaning "not recorded".
     `labels` are the columns of `outputs` that were true, `UNLABELLED` where nobody said; None where nobody ever does.
-    `classes` name the columns of `outputs`, where somebody cares to.
+    `classes` name the columns of `outputs`, `samples` the images by digest, where somebody cares to; `arrived` is when
+    the first of them was taken in.
     Subjects are pseudonyms scoped by site. Raises WindowError for an empty window, unequal lengths, or a value in
     embeddings, outputs or pixel statistics that is not finite.
     """
@@ -56,6 +58,8 @@ class Window:
     pixel_statistics: tuple[Mapping[str, float], ...]
     labels: Int[np.ndarray, "sample"] | None = None
     classes: tuple[str, ...] = ()
+    samples: tuple[str, ...] = ()
+    arrived: datetime | None = None
 
     def __post_init__(self) -> None:
         count = len(self.subjects)
@@ -64,6 +68,10 @@ class Window:
         for name, rows in (("tags", self.tags), ("pixel_statistics", self.pixel_statistics)):
             if len(rows) != count:
                 raise WindowError(f"{self._of(name)}: {len(rows)} rows for {count} subjects; pass one per sample")
+        if self.samples and len(self.samples) != count:
+            raise WindowError(
+                f"{self._of('samples')}: {len(self.samples)} digests for {count} subjects; pass one per sample, or none"
+            )
         self._check_array("embeddings", self.embeddings)
         if self.outputs is not None:
             self._check_array("outputs", self.outputs)
@@ -120,13 +128,14 @@ def subject_codes(window: Window) -> tuple[Int[np.ndarray, "sample"], int]:
 def pool(windows: Sequence[Window]) -> Window:
     """All samples of some windows as one, under the first one's site; a subject is told by its site and name.
 
-    Outputs are kept where all windows have them. Raises WindowError where widths differ.
+    Outputs, labels and digests are kept where all windows have them. Raises WindowError where widths differ.
     """
     first = windows[0]
     if len(windows) == 1:
         return first
     outputs = [window.outputs for window in windows if window.outputs is not None]
     labels = [window.labels for window in windows if window.labels is not None]
+    named = all(window.samples for window in windows)
     return Window(
         site=first.site,
         subjects=tuple(f"{window.site}/{subject}" for window in windows for subject in window.subjects),
@@ -136,6 +145,8 @@ def pool(windows: Sequence[Window]) -> Window:
         pixel_statistics=tuple(row for window in windows for row in window.pixel_statistics),
         labels=np.concatenate(labels) if len(labels) == len(windows) else None,
         classes=first.classes,
+        samples=tuple(digest for window in windows for digest in window.samples) if named else (),
+        arrived=min((window.arrived for window in windows if window.arrived is not None), default=None),
     )
 
 
@@ -167,4 +178,6 @@ def select(window: Window, mask: Bool[np.ndarray, "sample"]) -> Window:
         pixel_statistics=tuple(window.pixel_statistics[i] for i in rows),
         labels=None if window.labels is None else window.labels[rows],
         classes=window.classes,
+        samples=tuple(window.samples[i] for i in rows) if window.samples else (),
+        arrived=window.arrived,
     )

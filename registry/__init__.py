@@ -2,8 +2,8 @@
 
 The one door of SQLAlchemy, alembic and fsspec. Knows nothing of how an adapter is trained, how an image is read, of
 HTTP or of schedules. The public names are `open_registry`, `Registry`, `run_gate`, `Update`, `Batch`, `Delivery`,
-`DeliveryState`, `Erasure`, `ErasureOrder`, `Hold` and `LetGo`; they load on first use, so that importing the package
-costs nothing.
+`DeliveryState`, `Erasure`, `ErasureOrder`, `Hold`, `LetGo`, `report_view` and `store_projection`; they load on first
+use, so that importing the package costs nothing.
 """
 
 from importlib import import_module
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from registry.images import LetGo
     from registry.promotion import run_gate
     from registry.registry import Registry, open_registry
+    from registry.report_views import report_view, store_projection
     from registry.samples import Batch
     from registry.updates import Update
 
@@ -30,7 +31,9 @@ __all__ = [
     "Registry",
     "Update",
     "open_registry",
+    "report_view",
     "run_gate",
+    "store_projection",
 ]
 
 _HOMES = {
@@ -44,7 +47,9 @@ _HOMES = {
     "Registry": "registry.registry",
     "Update": "registry.updates",
     "open_registry": "registry.registry",
+    "report_view": "registry.report_views",
     "run_gate": "registry.promotion",
+    "store_projection": "registry.report_views",
 }
 
 

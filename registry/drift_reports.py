@@ -74,6 +74,13 @@ class DriftReportStore:
         found = self.list(site, limit=1)
         return found[0] if found else None
 
+    def until(self, report: DriftReport, limit: int) -> Reports:
+        """Up to `limit` reports of a report's site, the newest up to itself, oldest first."""
+        query = select(DriftReportRow).where(DriftReportRow.site == report.site, DriftReportRow.id <= report.id)
+        with self._database.read() as session:
+            rows = session.scalars(query.order_by(DriftReportRow.id.desc()).limit(limit))
+            return [_report(row.id, row.created_at, row.body) for row in rows][::-1]
+
     def list(self, site: str | None = None, limit: int = 100) -> Reports:
         """Up to `limit` reports, newest first."""
         query = select(DriftReportRow).order_by(DriftReportRow.id.desc()).limit(limit)

@@ -130,6 +130,42 @@ class RollingComparison:
 
 
 @dataclass(frozen=True, slots=True)
+class PropertyShift:
+    """One tag or pixel statistic that moved, in words that a scanner's engineer reads.
+
+    `usual` and `now` are a median with the middle 80 % of subjects, or shares of categories.
+    """
+
+    family: SignalFamily
+    name: str
+    usual: str
+    now: str
+    score: float
+    """Share of subjects that moved, in [0, 1]."""
+    adjusted_p_value: float
+    """Corrected by Holm (1979) over all tags and pixel statistics."""
+    since_window: int | None = None
+    """The window since the promotion, from 1, with which it moved; None where that cannot be told."""
+    since_date: datetime | None = None
+    """When that window's first image was taken in."""
+
+
+@dataclass(frozen=True, slots=True)
+class RootCause:
+    """Where to look for the cause: what moved, most first, and example images by digest, one per subject."""
+
+    said: str
+    """One sentence."""
+    shifts: tuple[PropertyShift, ...]
+    usual: tuple[str, ...] = ()
+    """Images of the reference, drawn by lot."""
+    nearest: tuple[str, ...] = ()
+    """Images of the current window that look most like the reference, the nearest first."""
+    farthest: tuple[str, ...] = ()
+    """Those that look least like it, the farthest first."""
+
+
+@dataclass(frozen=True, slots=True)
 class DriftReport:
     """One look at one site. `reference_site` differs from `site` when the site is new: its nearest known site."""
 
@@ -157,6 +193,10 @@ class DriftReport:
     """None where no drift was called, or before the third window since the promotion."""
     harmed: bool = False
     """Harm was found since the promotion and has not cleared; it then stands down to the plan's smaller margin."""
+    root_cause: RootCause | None = None
+    """None where nothing drifted or broke, where there is no reference, or in a report of an earlier release."""
+    projection: str | None = None
+    """Address of the map of embeddings in the artifact store (`continual.domain.drift_views.Projection` as JSON)."""
     adapter: str = ""
     version: int | None = None
     """The champion whose reference and outputs were looked at."""

@@ -13,6 +13,7 @@ from continual.imaging.measurements import pixel_statistics
 from continual.imaging.quality import check_quality, check_volume
 from continual.imaging.simulation import write_simulated_hospitals
 from continual.imaging.sources import ImageSource, IntakeList
+from continual.imaging.thumbnails import thumbnails
 from continual.imaging.volume_masks import decode_volume_mask, encode_volume_mask, mask_on_grid
 from continual.imaging.volumes import DecodedVolume, decode_volume, encode_volume, is_volume
 from continual.imaging.voxel_grids import VoxelGrid
@@ -38,5 +39,6 @@ __all__ = [
     "mask_on_grid",
     "pixel_statistics",
     "read_manifest",
+    "thumbnails",
     "write_simulated_hospitals",
 ]

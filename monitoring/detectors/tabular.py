@@ -9,7 +9,7 @@ from jaxtyping import Float
 from continual.domain.drift import SignalFamily
 from monitoring import column_tests
 from monitoring.detectors.detector import Detector, Effort, Finding
-from monitoring.subject_tables import Column, paired_columns
+from monitoring.subject_tables import Column, Value, paired_columns
 from monitoring.windows import Window
 
 
@@ -26,23 +26,35 @@ def measure(reference: Window, current: Window, family: SignalFamily, _effort: E
     )
 
 
-def _finding(column: Column, p_value: float) -> Finding:
-    known = [value for value in column.reference if value is not None]
-    new = [value for value in column.current if value is not None]
+def moved_share(column: Column) -> float:
+    """Share of subjects that moved, in [0, 1]: the distance that `measure` has as its score."""
+    known, new = _recorded(column)
     if column.numeric:
-        score = _largest_gap(np.asarray(known, dtype=float), np.asarray(new, dtype=float))
-        test = "kolmogorov_smirnov"
-    else:
-        there, here = Counter(known), Counter(new)
-        score = 0.5 * sum(abs(here[key] / len(new) - there[key] / len(known)) for key in {*there, *here})
-        test = "homogeneity"
+        return _largest_gap(np.asarray(known, dtype=float), np.asarray(new, dtype=float))
+    there, here = Counter(known), Counter(new)
+    return 0.5 * sum(abs(here[key] / len(new) - there[key] / len(known)) for key in {*there, *here})
+
+
+def _finding(column: Column, p_value: float) -> Finding:
+    known, new = _recorded(column)
     spread = math.sqrt((len(known) + len(new)) / (len(known) * len(new)))
     detail: dict[str, float | int | str] = {
-        "test": test,
+        "test": "kolmogorov_smirnov" if column.numeric else "homogeneity",
         "reference_subjects": len(known),
         "current_subjects": len(new),
     }
-    return Finding(column.name, score, p_value, lambda level: math.sqrt(-math.log(level / 2) / 2) * spread, detail)
+    return Finding(
+        column.name,
+        moved_share(column),
+        p_value,
+        lambda level: math.sqrt(-math.log(level / 2) / 2) * spread,
+        detail,
+    )
+
+
+def _recorded(column: Column) -> tuple[list[Value], list[Value]]:
+    known = [value for value in column.reference if value is not None]
+    return known, [value for value in column.current if value is not None]
 
 
 def _largest_gap(known: Float[np.ndarray, "subject"], new: Float[np.ndarray, "subject"]) -> float:
