@@ -34,6 +34,7 @@ from flows.command_options import (
     workplace_at,
 )
 from flows.drift_commands import drift_app
+from flows.label_commands import label, performance
 from flows.memory_commands import memory_app
 
 if TYPE_CHECKING:
@@ -324,6 +325,8 @@ def adapters_rollback(
             )
 
 
+app.command()(label)
+app.command()(performance)
 app.command()(benchmark)
 
 

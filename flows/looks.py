@@ -12,7 +12,8 @@ from continual.domain.adapters import AdapterVersion
 from continual.domain.drift import DriftReport
 from continual.domain.samples import Sample
 from flows.adapter_context import AdapterContext
-from flows.windows import held_out, learnt_batch, measured_performance, new_samples, window_of
+from flows.outcomes import KnownSite, keep_predictions, measured_performance
+from flows.windows import held_out, learnt_batch, new_samples, window_of
 from monitoring import Intake, Past, look
 
 MOST_REPORTS = 10_000
@@ -126,12 +127,15 @@ def _look(
     everything = {sample.digest: sample for group in groups for sample in group}
     context.fill(list(everything.values()), 1, f"{site}: activations")
     network = context.network_of(champion)
+    held = {name: KnownSite(each, window_of(context, network, name, each)) for name, each in references.items()}
+    seen = window_of(context, network, site, current.samples)
+    keep_predictions(context, champion, current.samples, seen)
     report = look(
-        [window_of(context, network, name, samples) for name, samples in references.items()],
-        window_of(context, network, site, current.samples),
+        [each.window for each in held.values()],
+        seen,
         context.options.plan,
         _intake(context, site, current.batches),
-        measured_performance(context, network, champion, before.arrived),
+        measured_performance(context, network, champion, before.arrived, held),
         Past(
             tuple(window_of(context, network, site, samples) if samples else None for samples in past),
             tuple(evidence.e_values for evidence in said_before),

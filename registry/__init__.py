@@ -2,7 +2,8 @@
 
 The one door of SQLAlchemy, alembic and fsspec. Knows nothing of how an adapter is trained, how an image is read, of
 HTTP or of schedules. The public names are `open_registry`, `Registry`, `run_gate`, `Update`, `Batch`, `Erasure`,
-`ErasureOrder` and `LetGo`; they load on first use, so that importing the package costs nothing.
+`ErasureOrder`, `LetGo`, `OfferedLabel`, `LabelFate` and `LabelOutcome`; they load on first use, so that importing the
+package costs nothing.
 """
 
 from importlib import import_module
@@ -11,18 +12,34 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from registry.erasures import Erasure, ErasureOrder
     from registry.images import LetGo
+    from registry.late_labels import LabelFate, LabelOutcome, OfferedLabel
     from registry.promotion import run_gate
     from registry.registry import Registry, open_registry
     from registry.samples import Batch
     from registry.updates import Update
 
-__all__ = ["Batch", "Erasure", "ErasureOrder", "LetGo", "Registry", "Update", "open_registry", "run_gate"]
+__all__ = [
+    "Batch",
+    "Erasure",
+    "ErasureOrder",
+    "LabelFate",
+    "LabelOutcome",
+    "LetGo",
+    "OfferedLabel",
+    "Registry",
+    "Update",
+    "open_registry",
+    "run_gate",
+]
 
 _HOMES = {
     "Batch": "registry.samples",
     "Erasure": "registry.erasures",
     "ErasureOrder": "registry.erasures",
+    "LabelFate": "registry.late_labels",
+    "LabelOutcome": "registry.late_labels",
     "LetGo": "registry.images",
+    "OfferedLabel": "registry.late_labels",
     "Registry": "registry.registry",
     "Update": "registry.updates",
     "open_registry": "registry.registry",

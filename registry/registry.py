@@ -9,7 +9,9 @@ from registry.database import Database, make_engine
 from registry.drift_reports import DriftReportStore
 from registry.erasures import ErasureStore
 from registry.images import ImageStore
+from registry.late_labels import LateLabelStore
 from registry.ledger import Ledger
+from registry.predictions import PredictionStore
 from registry.samples import SampleStore
 from registry.schema import bring_to_head
 from registry.updates import UpdateStore
@@ -25,6 +27,8 @@ class Registry:
     updates: UpdateStore
     erasures: ErasureStore
     images: ImageStore
+    predictions: PredictionStore
+    late_labels: LateLabelStore
     ledger: Ledger
     artifacts: ArtifactStore
 
@@ -37,6 +41,8 @@ class Registry:
         self.updates = UpdateStore(database)
         self.erasures = ErasureStore(database, artifacts)
         self.images = ImageStore(database, artifacts)
+        self.predictions = PredictionStore(database)
+        self.late_labels = LateLabelStore(database)
         self.ledger = Ledger(database)
 
     def close(self) -> None:
