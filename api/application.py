@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from api import adapters, inference_protocol, pages, predict, records, sites, version_files
+from api import adapters, inference_protocol, pages, performance, predict, records, sites, version_files
 from api.current import CurrentAnswers
 from api.measures import Measured, Measures
 from api.options import ServiceOptions
+from api.prediction_log import PredictionLog
 from api.problems import install_problems
 from api.security import SecurityHeaders
 from api.service import Service
@@ -32,6 +33,7 @@ async def _lifetime(app: FastAPI) -> AsyncIterator[None]:
         loading.cancel()
     service.stopping.set()
     service.desk.close()
+    service.predictions.close()
     service.current.close()
 
 
@@ -51,11 +53,12 @@ def create_app(registry: Registry, options: ServiceOptions, stopping: threading.
         options=options,
         current=CurrentAnswers(registry),
         desk=PredictionDesk(registry, options.predictor_loader, options.max_waiting_predictions),
+        predictions=PredictionLog(registry),
         stopping=stopping or threading.Event(),
     )
     app.state.measures = measures
     install_problems(app)
-    for room in (adapters, version_files, predict, sites, records, inference_protocol, pages):
+    for room in (adapters, performance, version_files, predict, sites, records, inference_protocol, pages):
         app.include_router(room.router)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(Measured, measures=measures)

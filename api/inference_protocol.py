@@ -15,10 +15,10 @@ import json
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field, ValidationError
 
@@ -26,7 +26,7 @@ from api.boxes import REQUEST, WHOLE_IMAGE, boxes_of_tensor
 from api.masks import JSON, PNG, class_shares
 from api.parameters import AdapterName, Held, Number
 from api.problems import Problem
-from api.schemas import Version
+from api.schemas import STORABLE, Version
 from api.service import service_of
 from api.serving import BoxSource, Image, Pixels, Prediction, checked, decoded, no_boxes
 from api.uploads import read_body
@@ -142,13 +142,19 @@ async def model_ready(request: Request, name: AdapterName, number: Number | None
 
 @router.post("/models/{name}/infer", openapi_extra=BODY, response_model=InferenceAnswer)
 @router.post("/models/{name}/versions/{number}/infer", openapi_extra=BODY, response_model=InferenceAnswer)
-async def infer(request: Request, name: AdapterName, number: Number | None = None) -> Response:
-    """Scores and labels, or masks, of up to 16 images."""
+async def infer(
+    request: Request,
+    name: AdapterName,
+    number: Number | None = None,
+    site: Annotated[str | None, Query(pattern=STORABLE)] = None,
+) -> Response:
+    """Scores and labels, or masks, of up to 16 images; scores are kept, under `?site=`, for labels that come later."""
     service = service_of(request)
     with service.desk.seat():
         asked = parsed(await read_body(request, service.options.max_upload_bytes))
         images, boxes = inputs_of(asked)
         answer = await service.desk.predict(name, number, images, boxes)
+    service.predictions.keep(answer, site)
     # A mask is millions of numbers: spelling them out on the event loop would hold up everybody.
     return Response(await run_in_threadpool(_as_json, asked.id, answer), media_type=JSON)
 

@@ -62,9 +62,9 @@ async def predict(
     box: Annotated[list[str], Query(description=BOX_HELP)] = NO_BOXES,
 ) -> PredictionAnswer | MaskPrediction | VolumeMaskPrediction | Response:
     """Scores, or the mask, of one PNG, JPEG or DICOM image, or of one NIfTI volume, under the champion; with `?site=`,
-    that site's latest drift verdict. `Accept: image/png` gets the mask itself, a PNG of class numbers; of a volume
-    `Accept: application/gzip` gets it, a .nii.gz in the upload's own grid and orientation. `?box=` tells a version that
-    takes boxes where to look.
+    that site's latest drift verdict. Scores are kept under the picture's content, for labels that come later.
+    `Accept: image/png` gets the mask itself, a PNG of class numbers; of a volume `Accept: application/gzip` gets it, a
+    .nii.gz in the upload's own grid and orientation. `?box=` tells a version that takes boxes where to look.
     """
     boxes = boxes_of_query(box)
     service = service_of(request)
@@ -72,6 +72,7 @@ async def predict(
     with service.desk.seat():
         data = await read_image(request, service.options.max_upload_bytes)
         answer = await service.desk.predict(name, None, [lambda: decoded(data)], lambda _: [boxes] if boxes else ())
+    service.predictions.keep(answer, site)
     drift = await run_in_threadpool(drift_state, service, site) if site else None
     if answer.task is Task.SEGMENTATION:
         return await run_in_threadpool(_mask_answer, answer, drift, accept)

@@ -25,6 +25,7 @@ from api.options import (
 )
 from api.problems import Problem
 from continual.domain.adapters import AdapterState, AdapterVersion, Task, of_volumes
+from continual.domain.digests import sha256_pixels, sha256_volume
 from continual.domain.errors import ContinualError, LearningError, NotAcceptedError
 from registry import Registry
 
@@ -50,8 +51,9 @@ def no_boxes(_version: AdapterVersion) -> tuple[Boxes, ...]:
 class Prediction:
     """What one version said about some images: the probability per class in [0, 1], or a mask, of each.
 
-    `task` says which of `scores` and `masks` is filled. `boxes` are those that were sent with each image. Masks of
-    volumes are in canonical axes, and `grids` holds how each file had its voxels; it is empty for pictures.
+    `task` says which of `scores` and `masks` is filled; beside scores `digests` name the content of each picture.
+    `boxes` are those that were sent with each image. Masks of volumes are in canonical axes, and `grids` holds how each
+    file had its voxels; it is empty for pictures.
     """
 
     version: AdapterVersion
@@ -61,6 +63,7 @@ class Prediction:
     masks: tuple[MaskAnswer, ...] = ()
     grids: "tuple[VoxelGrid, ...]" = ()
     boxes: tuple[Boxes, ...] = ()
+    digests: tuple[str, ...] = ()
 
 
 class PredictionDesk:
@@ -163,13 +166,16 @@ def _of_pictures(
         asked = cast("MaskPredictor", predictor)
         masks = tuple(_mask(asked, each, sent) for each, sent in zip(pixels, boxes, strict=True))
         return Prediction(version, digest, predictor.task, masks=masks, boxes=tuple(boxes))
-    scores = tuple(dict(cast("Predictor", predictor).predict(each)) for each in pixels)
-    return Prediction(version, digest, predictor.task, scores=scores)
+    scores, digests = [], []
+    for each in pixels:
+        scores.append(dict(cast("Predictor", predictor).predict(each)))
+        digests.append(sha256_pixels(each))
+    return Prediction(version, digest, predictor.task, scores=tuple(scores), digests=tuple(digests))
 
 
 def _of_volumes(version: AdapterVersion, predictor: AnyPredictor, images: Sequence[Callable[[], Image]]) -> Prediction:
     # One after the other: decoded, volumes are the largest thing that this process holds.
-    scores, masks, grids = [], [], []
+    scores, masks, grids, digests = [], [], [], []
     for read in images:
         volume = _volume(version, read())
         try:
@@ -177,12 +183,14 @@ def _of_volumes(version: AdapterVersion, predictor: AnyPredictor, images: Sequen
                 masks.append(cast("VolumeMaskPredictor", predictor).predict_mask(volume.values, volume.spacing_mm))
             else:
                 scores.append(dict(cast("VolumePredictor", predictor).predict(volume.values, volume.spacing_mm)))
+                digests.append(sha256_volume(volume.values, volume.spacing_mm))
         except LearningError as error:
             # Loading a version is over: what it cannot look at is a fault of what came.
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
         grids.append(volume.grid)
     digest = predictor.backbone_digest
-    return Prediction(version, digest, predictor.task, tuple(scores), tuple(masks), tuple(grids))
+    found = tuple(scores), tuple(masks), tuple(grids)
+    return Prediction(version, digest, predictor.task, *found, digests=tuple(digests))
 
 
 def _picture(version: AdapterVersion, image: Image) -> Pixels:

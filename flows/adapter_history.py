@@ -1,6 +1,6 @@
 """An adapter's past as the registry kept it: champions, arrivals, reports, updates; knows nothing of other plans."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from statistics import median
@@ -15,9 +15,9 @@ from flows.looks import MOST_REPORTS, arrivals_of
 from flows.update import MOST_UPDATES, judged_updates
 
 
-def known_then(samples: Sequence[Sample], _at: datetime) -> list[Sample]:
-    """The samples as they were known at a time. So far a label counts as known when its image came."""
-    return list(samples)
+def known_then(samples: Sequence[Sample], late: Mapping[str, datetime], at: datetime) -> list[Sample]:
+    """The samples without the labels that came after a time; a label that is not `late` came with its image."""
+    return [replace(one, label=None) if late.get(one.digest, at) > at else one for one in samples]
 
 
 @final
@@ -40,6 +40,7 @@ class AdapterHistory:
             for site in self.sites
         }
         self.updates = judged_updates([*reversed(registry.updates.list(name, MOST_UPDATES))])
+        self._late = {site: registry.late_labels.arrivals(site) for site in self.sites}
         self._context = context
         self._windows: dict[int, ChampionWindows] = {}
         self._arrivals: dict[tuple[int, str], Arrivals] = {}
@@ -70,7 +71,7 @@ class AdapterHistory:
         if key not in self._arrivals:
             self._arrivals[key] = arrivals_of(self._context, champion, site, with_held=True)
         come = self._arrivals[key].until(at)
-        return replace(come, samples=known_then(come.samples, at))
+        return replace(come, samples=known_then(come.samples, self._late[site], at))
 
     def windows_of(self, champion: AdapterVersion) -> ChampionWindows:
         """What a champion makes of samples."""

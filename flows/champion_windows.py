@@ -8,7 +8,8 @@ from continual.domain.adapters import AdapterVersion
 from continual.domain.drift import PerformanceEvidence
 from continual.domain.samples import Sample
 from flows.adapter_context import AdapterContext
-from flows.windows import held_out, measured_performance, window_of
+from flows.outcomes import KnownSite, measured_performance
+from flows.windows import held_out, window_of
 from monitoring import Window
 
 
@@ -48,7 +49,8 @@ class ChampionWindows:
         """Measured on those of the samples that have labels; activations must be at hand."""
         key = _as_known(samples)
         if key not in self._performances:
-            measured = measured_performance(self._context, self._network, self.champion, samples)
+            known = {name: KnownSite(each, self.window(name, each)) for name, each in self._references.items()}
+            measured = measured_performance(self._context, self._network, self.champion, samples, known)
             self._performances[key] = measured
         return self._performances[key]
 

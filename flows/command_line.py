@@ -37,6 +37,7 @@ from flows.command_options import (
 )
 from flows.drift_commands import drift_app
 from flows.hold_commands import holds_app
+from flows.label_commands import label, performance
 from flows.memory_commands import memory_app
 
 if TYPE_CHECKING:
@@ -333,6 +334,8 @@ def adapters_rollback(
             )
 
 
+app.command()(label)
+app.command()(performance)
 app.command()(benchmark)
 
 

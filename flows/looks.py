@@ -15,6 +15,7 @@ from flows.alerts import file_report, send_after_look
 from flows.arrivals import Arrivals, NextLook, Stretch, next_look, reports_of_closed
 from flows.champion_windows import ChampionWindows
 from flows.learnt import has_learnt_batch
+from flows.outcomes import keep_predictions
 from flows.windows import new_samples
 from monitoring import Past, Window, is_faulty, look, look_at_intake, project
 from registry import store_projection
@@ -73,6 +74,8 @@ def look_at_site(
     taken = take_look(looker, arrivals_of(context, champion, site), filed, context.options.plan)
     if taken is None:
         return None
+    if taken.compared is not None:
+        keep_predictions(context, champion, taken.compared.current)
     known = next((report for report in filed[-1:] if is_same(report, taken.report)), None)
     new = known is None and taken.report.id is None
     report = _file(context, taken) if new else known or taken.report

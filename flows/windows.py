@@ -7,10 +7,9 @@ import numpy as np
 from jaxtyping import Int
 
 from continual.domain.adapters import AdapterVersion, Task
-from continual.domain.drift import PerformanceEvidence
-from continual.domain.metrics import METRICS, task_of
+from continual.domain.metrics import task_of
 from continual.domain.samples import Sample, Split
-from continual.learning import VersionNetwork, probabilities, site_outcomes
+from continual.learning import VersionNetwork, probabilities
 from flows.adapter_context import AdapterContext
 from flows.learnt import has_learnt
 from flows.letting_go import learnable
@@ -69,20 +68,3 @@ def window_of(
 def _labels(network: VersionNetwork, samples: Sequence[Sample]) -> Int[np.ndarray, "sample"]:
     places = {label: place for place, label in enumerate(network.classes)}
     return np.array([UNLABELLED if s.label is None else places.get(s.label, UNLABELLED) for s in samples], dtype=int)
-
-
-def measured_performance(
-    context: AdapterContext, network: VersionNetwork, champion: AdapterVersion, current: Sequence[Sample]
-) -> PerformanceEvidence:
-    """Measured on labelled new samples outside the test split; the champion has trained on none of them."""
-    task, metric = context.options.task, METRICS[context.options.task]
-    held = [s for s in current if s.labelled_for(task) and s.split is not Split.TEST]
-    for_training = sum(sample.split is Split.TRAIN for sample in held)
-    if task is Task.CLASSIFICATION:
-        held = [sample for sample in held if sample.label in network.classes]
-    validation = champion.record["validation"]
-    reference = sum(validation.values()) / len(validation) if validation else None
-    if not held:
-        return PerformanceEvidence(metric, reference, None, 0, for_training)
-    _, score = site_outcomes(network, context.cache, held[0].site, held, lambda _done: None)
-    return PerformanceEvidence(metric, reference, score.value, len(held), for_training)

@@ -1,14 +1,19 @@
 """From signals to a verdict, an action and one sentence; knows nothing of how a signal was measured."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from continual.domain.change_plan import ChangePlan
-from continual.domain.drift import Action, CaseMix, EvidenceOverTime, PerformanceEvidence, Signal, SignalFamily, Verdict
-
-ONE_SIDED_95 = 1.645
-"""Standard deviations of a normal variable's one-sided 95 % bound."""
+from continual.domain.drift import (
+    Action,
+    CaseMix,
+    EvidenceOverTime,
+    PerformanceEvidence,
+    RiskEvidence,
+    Signal,
+    SignalFamily,
+    Verdict,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +135,13 @@ def _judge_quiet(evidence: Evidence, plan: ChangePlan, fall: float | None) -> Ju
         return Judgement(
             Verdict.NO_DRIFT, Action.NONE, f"{said}: too few labels to call it, {plan.minimum_labelled} are needed"
         )
-    if fall - _labelling_noise(evidence.performance) <= plan.harm_margin:
-        return Judgement(Verdict.NO_DRIFT, Action.NONE, f"{said}: a fall that this few labels show by chance")
-    return _concept_shift(said)
+    risk = evidence.performance.risk
+    if risk is not None and risk.called:
+        return _concept_shift(f"{said} ({_risk(risk)})")
+    why = "no labelled reference to hold it against"
+    if risk is not None:
+        why = f"a fall that this few labels show by chance ({_risk(risk)})"
+    return Judgement(Verdict.NO_DRIFT, Action.NONE, f"{said}: {why}")
 
 
 def _concept_shift(said: str) -> Judgement:
@@ -146,6 +155,14 @@ def _standing(fall: float | None, evidence: Evidence, plan: ChangePlan) -> str:
     if fall is None or not margin < fall <= plan.harm_margin:
         return ""
     return f", and harm that was found stands until the fall is at most {margin:g}"
+
+
+def _risk(risk: RiskEvidence) -> str:
+    """What the labels say over time, as a sentence's part."""
+    return (
+        f"p {risk.p_value:.2g} at stage {risk.stage}, limit {risk.level:.2g}; with {risk.confidence:.0%} confidence at "
+        f"all times {risk.bound_low:.3f} to {risk.bound_high:.3f}"
+    )
 
 
 def _mix(case_mix: CaseMix) -> str:
@@ -190,12 +207,6 @@ def _holds(performance: PerformanceEvidence | None, margin: float) -> bool:
     if performance is None or performance.reference is None or performance.estimated_low is None:
         return False
     return performance.estimated_low >= performance.reference - margin
-
-
-def _labelling_noise(performance: PerformanceEvidence) -> float:
-    """How far below its true value a metric on this many labels falls by chance in 1 of 20 windows (normal bound)."""
-    current = performance.current or 0.0
-    return ONE_SIDED_95 * math.sqrt(max(current * (1 - current), 0.0) / max(performance.labelled, 1))
 
 
 def _difference(evidence: Evidence) -> str:

@@ -1,9 +1,7 @@
 """What is stored, and who may replace what: samples, adapter versions, aliases, drift reports, updates, the ledger.
 
 The one door of SQLAlchemy, alembic and fsspec. Knows nothing of how an adapter is trained, how an image is read, of
-HTTP or of schedules. The public names are `open_registry`, `Registry`, `run_gate`, `Update`, `Batch`, `Delivery`,
-`DeliveryState`, `Erasure`, `ErasureOrder`, `Hold`, `LetGo`, `report_view` and `store_projection`; they load on first
-use, so that importing the package costs nothing.
+HTTP or of schedules. The public names, in `__all__`, load on first use, so that importing the package costs nothing.
 """
 
 from importlib import import_module
@@ -14,6 +12,7 @@ if TYPE_CHECKING:
     from registry.erasures import Erasure, ErasureOrder
     from registry.holds import Hold
     from registry.images import LetGo
+    from registry.late_labels import LabelFate, LabelOutcome, OfferedLabel
     from registry.promotion import run_gate
     from registry.registry import Registry, open_registry
     from registry.report_views import report_view, store_projection
@@ -27,7 +26,10 @@ __all__ = [
     "Erasure",
     "ErasureOrder",
     "Hold",
+    "LabelFate",
+    "LabelOutcome",
     "LetGo",
+    "OfferedLabel",
     "Registry",
     "Update",
     "open_registry",
@@ -43,7 +45,10 @@ _HOMES = {
     "Erasure": "registry.erasures",
     "ErasureOrder": "registry.erasures",
     "Hold": "registry.holds",
+    "LabelFate": "registry.late_labels",
+    "LabelOutcome": "registry.late_labels",
     "LetGo": "registry.images",
+    "OfferedLabel": "registry.late_labels",
     "Registry": "registry.registry",
     "Update": "registry.updates",
     "open_registry": "registry.registry",

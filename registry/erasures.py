@@ -19,7 +19,8 @@ from registry.database import Database, chunks
 from registry.images import LET_GO
 from registry.masks import drop_replaced, masks_of, used_masks
 from registry.plain_json import check_text
-from registry.tables import LedgerRow, QuarantineRow, SampleRow, SubjectRow
+from registry.predictions import NOBODYS
+from registry.tables import LateLabelRow, LedgerRow, PredictionRow, QuarantineRow, SampleRow, SubjectRow
 
 ERASED = "subject_erased"
 
@@ -163,7 +164,19 @@ def _delete_rows(session: Session, order: ErasureOrder, held: _Held) -> None:
     for numbers in chunks(held.entries):
         session.execute(delete(QuarantineRow).where(QuarantineRow.id.in_(numbers)))
     drop_replaced(session, order.site, held.digests)
+    _delete_predictions(session, order, held.digests)
     session.execute(delete(SampleRow).where(SampleRow.site == order.site, SampleRow.subject == order.subject))
+
+
+def _delete_predictions(session: Session, order: ErasureOrder, digests: Sequence[str]) -> None:
+    """Predictions and late labels of the subject's pictures; of those that came without a site if no other has them."""
+    others = or_(SampleRow.site != order.site, SampleRow.subject != order.subject)
+    for keys in chunks(digests):
+        shared = session.scalars(select(SampleRow.digest).where(others, SampleRow.digest.in_(keys))).all()
+        alone = [digest for digest in keys if digest not in set(shared)]
+        for row in (PredictionRow, LateLabelRow):
+            session.execute(delete(row).where(row.site == order.site, row.digest.in_(keys)))
+            session.execute(delete(row).where(row.site == NOBODYS, row.digest.in_(alone)))
 
 
 def _entries(session: Session, order: ErasureOrder, digests: Sequence[str]) -> list[int]:

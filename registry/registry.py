@@ -11,7 +11,9 @@ from registry.drift_reports import DriftReportStore
 from registry.erasures import ErasureStore
 from registry.holds import HoldStore
 from registry.images import ImageStore
+from registry.late_labels import LateLabelStore
 from registry.ledger import Ledger
+from registry.predictions import PredictionStore
 from registry.samples import SampleStore
 from registry.schema import bring_to_head
 from registry.updates import UpdateStore
@@ -29,6 +31,8 @@ class Registry:
     erasures: ErasureStore
     images: ImageStore
     holds: HoldStore
+    predictions: PredictionStore
+    late_labels: LateLabelStore
     ledger: Ledger
     artifacts: ArtifactStore
 
@@ -43,6 +47,8 @@ class Registry:
         self.erasures = ErasureStore(database, artifacts)
         self.images = ImageStore(database, artifacts)
         self.holds = HoldStore(database)
+        self.predictions = PredictionStore(database)
+        self.late_labels = LateLabelStore(database)
         self.ledger = Ledger(database)
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from registry.database import Database, chunks, next_number
 from registry.erasures import count_removals
 from registry.holds import held_batches
 from registry.intake import IntakePlan, KnownSample, SiteKnowledge, plan_intake
+from registry.late_labels import OfferedLabel, keep_arrivals
 from registry.masks import mask_address, write_masks
 from registry.plain_json import MOST_CHARACTERS, check_text, plain
 from registry.splits import stratum
@@ -230,6 +231,8 @@ def _write_rows(
         session.execute(
             update(SampleRow).where(SampleRow.site == intake.site, SampleRow.digest == digest).values(label=label)
         )
+    late = [(intake.site, OfferedLabel(digest, label), at) for digest, label in plan.labels.items()]
+    keep_arrivals(session, late, at, intake.actor)
     masks = {digest: sha256_bytes(mask) for digest, mask in plan.masks.items()}
     write_masks(session, intake.site, masks, batch)
     if held:

@@ -233,14 +233,15 @@ class PredictionRow(Base):
 
 
 class LateLabelRow(Base):
-    """A label that came after its picture, and when."""
+    """A label that came after its picture: when it was made, as was said, and when it came here."""
 
     __tablename__ = "late_labels"
 
     site: Mapped[str] = mapped_column(primary_key=True)
-    digest: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(primary_key=True, index=True)
     label: Mapped[str]
     actor: Mapped[str]
+    labelled_at: Mapped[datetime]
     arrived_at: Mapped[datetime]
 
 

@@ -60,6 +60,31 @@ class Signal:
 
 
 @dataclass(frozen=True, slots=True)
+class RiskEvidence:
+    """What labels say about the champion since the promotion; it may be read after every label.
+
+    `bound_low` and `bound_high` hold the metric's true value at all times together with probability `confidence`.
+    `p_value` says how often chance alone lets the labels be met so much less often than on the reference; it calls a
+    fall at or below `level`, this stage's share of the error that all stages together are allowed.
+    """
+
+    bound_low: float
+    bound_high: float
+    confidence: float
+    p_value: float
+    level: float
+    stage: int
+    """Number of the stage, from 1, that `p_value` and `level` are of: the first that called, else the newest."""
+    labelled: int
+    """Labelled samples that the newest stage read."""
+
+    @property
+    def called(self) -> bool:
+        """Whether the labels are met less often than chance allows."""
+        return self.p_value <= self.level
+
+
+@dataclass(frozen=True, slots=True)
 class PerformanceEvidence:
     """Champion's metric on the reference and on the current window's labelled samples; None where unlabelled."""
 
@@ -74,6 +99,8 @@ class PerformanceEvidence:
     estimated_low: float | None = None
     estimated_high: float | None = None
     """Ends of the estimate's 95 % interval."""
+    risk: RiskEvidence | None = None
+    """What the labels say over time; None where they are too few, or nothing is known of the reference."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ of models, databases or schedules.
 from continual.imaging.cleaning import clean_images
 from continual.imaging.decoding import DecodedImage, decode_image
 from continual.imaging.folders import list_dicom_folder
+from continual.imaging.label_manifest import FaultyLabelRow, LabelList, LabelRow, content_digest, read_label_manifest
 from continual.imaging.manifest import read_manifest
 from continual.imaging.masks import decode_mask, encode_mask
 from continual.imaging.measurements import pixel_statistics
@@ -21,12 +22,16 @@ from continual.imaging.voxel_grids import VoxelGrid
 __all__ = [
     "DecodedImage",
     "DecodedVolume",
+    "FaultyLabelRow",
     "ImageSource",
     "IntakeList",
+    "LabelList",
+    "LabelRow",
     "VoxelGrid",
     "check_quality",
     "check_volume",
     "clean_images",
+    "content_digest",
     "decode_image",
     "decode_mask",
     "decode_volume",
@@ -38,6 +43,7 @@ __all__ = [
     "list_dicom_folder",
     "mask_on_grid",
     "pixel_statistics",
+    "read_label_manifest",
     "read_manifest",
     "thumbnails",
     "write_simulated_hospitals",

@@ -41,7 +41,7 @@ def clean_images(
 
 def _clean(source: ImageSource, key: bytes, mask_classes: int) -> CleanImage | QuarantineEntry:
     try:
-        data = _read(source.path, "file")
+        data = read_file(source.path, "file")
         if is_volume(data):
             volume = decode_volume(data)
             cleaned, mask = _standardise_volume(source, volume, key), _volume_mask(source, volume, mask_classes)
@@ -53,7 +53,8 @@ def _clean(source: ImageSource, key: bytes, mask_classes: int) -> CleanImage | Q
         return QuarantineEntry(source.site, source.position, file_digest(source.path, source.position), str(error))
 
 
-def _read(path: Path, what: str) -> bytes:
+def read_file(path: Path, what: str) -> bytes:
+    """A file's bytes; UnreadableImageError, without its path, for one that is missing or too large for memory."""
     try:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
@@ -135,8 +136,8 @@ def _volume_mask(source: ImageSource, volume: DecodedVolume, mask_classes: int) 
 
 
 def _mask_files(mask: Path, field_of_view: Path | None) -> tuple[bytes, bytes | None]:
-    seen = None if field_of_view is None else _read(field_of_view, "field of view's file")
-    return _read(mask, "mask's file"), seen
+    seen = None if field_of_view is None else read_file(field_of_view, "field of view's file")
+    return read_file(mask, "mask's file"), seen
 
 
 def _month(moment: datetime | None) -> datetime | None:

@@ -243,6 +243,7 @@ def opened(switch: Switch, client: httpx.Client, registry: Registry) -> Iterator
     yield serve
     if isinstance(switch.app, FastAPI):
         switch.app.state.service.desk.close()
+        switch.app.state.service.predictions.close()
         switch.app.state.service.current.close()
     switch.app = None
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from continual.domain.change_plan import ChangePlan
-from continual.domain.drift import Action, PerformanceEvidence, SignalFamily, Verdict
+from continual.domain.drift import Action, PerformanceEvidence, RiskEvidence, SignalFamily, Verdict
 from continual.domain.errors import WindowError
 from monitoring import Intake, Past, is_faulty, look, look_at_intake
 
@@ -29,8 +29,9 @@ def hospital(make_window, champion):
     return make
 
 
-def _performance(current, *, reference=0.9, labelled=80):
-    return PerformanceEvidence("balanced_accuracy", reference, current, labelled)
+def _performance(current, *, reference=0.9, labelled=80, p_value=None):
+    risk = None if p_value is None else RiskEvidence(0.5, 0.8, 0.95, p_value, 0.004, stage=3, labelled=68)
+    return PerformanceEvidence("balanced_accuracy", reference, current, labelled, risk=risk)
 
 
 def test_false_alarm_rate_of_a_first_look_lies_near_its_share_of_alpha(make_window, champion, digits):
@@ -224,12 +225,12 @@ def test_a_shift_is_acted_on_by_measured_harm_and_labels_at_hand(
 @pytest.mark.parametrize(
     ("performance", "verdict", "action"),
     [
-        (_performance(0.6), Verdict.CONCEPT_SHIFT, Action.URGENT_UPDATE),
-        (_performance(0.6, labelled=39), Verdict.NO_DRIFT, Action.NONE),
-        (_performance(0.86), Verdict.NO_DRIFT, Action.NONE),
-        # A fall of .10 on 60 labels is what chance shows; on 600 it is not.
-        (_performance(0.8, labelled=60), Verdict.NO_DRIFT, Action.NONE),
-        (_performance(0.8, labelled=600), Verdict.CONCEPT_SHIFT, Action.URGENT_UPDATE),
+        (_performance(0.6, p_value=0.004), Verdict.CONCEPT_SHIFT, Action.URGENT_UPDATE),
+        (_performance(0.6, labelled=39, p_value=0.004), Verdict.NO_DRIFT, Action.NONE),
+        (_performance(0.86, p_value=0.0001), Verdict.NO_DRIFT, Action.NONE),
+        # A fall that this many labels show by chance, and one that no labelled reference can be asked about.
+        (_performance(0.6, p_value=0.005), Verdict.NO_DRIFT, Action.NONE),
+        (_performance(0.6), Verdict.NO_DRIFT, Action.NONE),
     ],
 )
 def test_harm_without_any_difference_in_images_is_concept_shift_once_labels_suffice(

@@ -58,9 +58,11 @@ def _late_labels() -> None:
         sa.Column("digest", sa.Text(), nullable=False),
         sa.Column("label", sa.Text(), nullable=False),
         sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("labelled_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("arrived_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("site", "digest", name="pk_late_labels"),
     )
+    op.create_index("ix_late_labels_digest", "late_labels", ["digest"])
 
 
 def _deliveries() -> None:

@@ -1,0 +1,185 @@
+"""The prediction store: what each version first said of a picture, and the labels that came for it.
+
+Knows nothing of who predicts or how a prediction is judged. Nothing here enters the ledger: a prediction changes
+nothing.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias, final
+
+from sqlalchemy import Select, insert, select
+from sqlalchemy.orm import Session
+
+from continual.domain.predictions import LabelledPrediction, Prediction
+from continual.domain.samples import Split
+from registry.database import Database, chunks
+from registry.plain_json import check_name, check_text, plain
+from registry.tables import BatchRow, LateLabelRow, PredictionRow, SampleRow, SubjectRow, VersionRow
+
+NOBODYS = ""
+"""The site of a picture that came without one."""
+Predictions: TypeAlias = list[Prediction]
+Labelled: TypeAlias = list[LabelledPrediction]
+Key: TypeAlias = tuple[str, int, str, str]
+
+
+@final
+class PredictionStore:
+    """Predictions by adapter, version, site and picture; the first one stays."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, predictions: Sequence[Prediction]) -> int:
+        """Keep those that are the first of their version on their picture and site; how many were.
+
+        All or none: RegistryError on a score that is not finite, or text that no database can hold.
+        """
+        rows: dict[Key, dict[str, Any]] = {}
+        for said in predictions:
+            rows.setdefault(_key(said), _row(said))
+        if not rows:
+            return 0
+        with self._database.write() as session:
+            stored = _stored(session, rows)
+            new = [row for key, row in rows.items() if key not in stored]
+            if new:
+                session.execute(insert(PredictionRow), new)
+        return len(new)
+
+    def said(self, adapter: str, version: int, site: str, digests: Sequence[str]) -> Mapping[str, Prediction]:
+        """What a version said of some of a site's pictures, by digest; those it never saw are left out."""
+        found: dict[str, Prediction] = {}
+        query = select(PredictionRow).where(
+            PredictionRow.adapter == adapter, PredictionRow.version == version, PredictionRow.site == site
+        )
+        with self._database.read() as session:
+            for keys in chunks(list(dict.fromkeys(digests))):
+                for row in session.scalars(query.where(PredictionRow.digest.in_(keys))):
+                    found[row.digest] = _prediction(row)
+        return found
+
+    def list(self, adapter: str | None = None, site: str | None = None) -> Predictions:
+        """Predictions in the order in which they were made."""
+        query = select(PredictionRow)
+        if adapter is not None:
+            query = query.where(PredictionRow.adapter == adapter)
+        if site is not None:
+            query = query.where(PredictionRow.site == site)
+        query = query.order_by(PredictionRow.predicted_at, PredictionRow.site, PredictionRow.digest)
+        with self._database.read() as session:
+            return [_prediction(row) for row in session.scalars(query)]
+
+    def labelled(self, adapter: str | None = None, site: str | None = None, as_of: datetime | None = None) -> Labelled:
+        """Predictions whose picture has a label, in the order in which they were made, with the label.
+
+        With `as_of` only what had been predicted and was known by then. A prediction without a site has the label that
+        all sites give its picture; where they differ it has none. With `site` only pictures that are that site's.
+        """
+        with self._database.read() as session:
+            said = session.scalars(_made(adapter, as_of)).all()
+            labels = _labels(session, sorted({row.digest for row in said}))
+            learnt = _learnt(session, {(row.adapter, row.version) for row in said})
+        found = []
+        for row in said:
+            known = _label_of(row, labels)
+            if known is None or (as_of is not None and known.at > as_of):
+                continue
+            if site is not None and known.site != site:
+                continue
+            batch = learnt[row.adapter, row.version].get(known.site, 0)
+            trained_on = known.split == Split.TRAIN.value and known.batch is not None and known.batch <= batch
+            found.append(LabelledPrediction(_prediction(row), known.label, known.at, known.subject, trained_on))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A picture's label at one site, since when it is known, and whose it is, where the picture was taken in."""
+
+    site: str
+    label: str
+    at: datetime
+    subject: str | None = None
+    split: str | None = None
+    batch: int | None = None
+
+
+def _labels(session: Session, digests: Sequence[str]) -> dict[str, list[_Known]]:
+    """Every known label of some pictures by digest: those that came late, and those that came with their picture."""
+    found: dict[str, list[_Known]] = {}
+    on_subject = (SubjectRow.site == SampleRow.site) & (SubjectRow.pseudonym == SampleRow.subject)
+    query = select(SampleRow, SubjectRow.split, BatchRow.created_at).join(SubjectRow, on_subject)
+    query = query.join(BatchRow, BatchRow.number == SampleRow.batch)
+    for keys in chunks(digests):
+        rows = session.scalars(select(LateLabelRow).where(LateLabelRow.digest.in_(keys)))
+        late = {(row.site, row.digest): row for row in rows}
+        for row, split, created_at in session.execute(query.where(SampleRow.digest.in_(keys))).tuples():
+            came = late.pop((row.site, row.digest), None)
+            label = row.label or (came.label if came else None)
+            if label is not None:
+                at = came.arrived_at if came else created_at
+                known = _Known(row.site, label, at, row.subject, split, row.batch)
+                found.setdefault(row.digest, []).append(known)
+        for each in late.values():
+            found.setdefault(each.digest, []).append(_Known(each.site, each.label, each.arrived_at))
+    return found
+
+
+def _label_of(row: PredictionRow, labels: Mapping[str, Sequence[_Known]]) -> _Known | None:
+    known = labels.get(row.digest, ())
+    if row.site != NOBODYS:
+        # A label that came without a site is its picture's, too, whoever asked.
+        own = [each for each in known if each.site == row.site]
+        return next(iter(own or [each for each in known if each.site == NOBODYS]), None)
+    if len({each.label for each in known}) != 1:
+        return None
+    return min(known, key=lambda each: (each.at, each.site))
+
+
+def _made(adapter: str | None, as_of: datetime | None) -> Select[tuple[PredictionRow]]:
+    query = select(PredictionRow)
+    if adapter is not None:
+        query = query.where(PredictionRow.adapter == adapter)
+    if as_of is not None:
+        query = query.where(PredictionRow.predicted_at <= as_of)
+    return query.order_by(PredictionRow.predicted_at, PredictionRow.site, PredictionRow.digest)
+
+
+def _learnt(session: Session, versions: Collection[tuple[str, int]]) -> dict[tuple[str, int], Mapping[str, int]]:
+    """The last intake batch of each site that each version was trained on."""
+    found: dict[tuple[str, int], Mapping[str, int]] = {}
+    for adapter, number in versions:
+        row = session.get(VersionRow, (adapter, number))
+        found[adapter, number] = {} if row is None else row.record.get("learnt_batches", {})
+    return found
+
+
+def _key(said: Prediction) -> Key:
+    return said.adapter, said.version, said.site, said.digest
+
+
+def _row(said: Prediction) -> dict[str, Any]:
+    return {
+        "adapter": check_name(said.adapter, "adapter"),
+        "version": said.version,
+        "site": said.site if said.site == NOBODYS else check_text(said.site, "site"),
+        "digest": check_text(said.digest, "digest"),
+        "scores": plain(said.scores, "scores"),
+        "predicted_at": said.predicted_at,
+    }
+
+
+def _stored(session: Session, keys: Iterable[Key]) -> set[Key]:
+    wanted = set(keys)
+    found: set[Key] = set()
+    query = select(PredictionRow.adapter, PredictionRow.version, PredictionRow.site, PredictionRow.digest)
+    for digests in chunks(sorted({key[3] for key in wanted})):
+        found.update(session.execute(query.where(PredictionRow.digest.in_(digests))).tuples())
+    return found & wanted
+
+
+def _prediction(row: PredictionRow) -> Prediction:
+    return Prediction(row.adapter, row.version, row.site, row.digest, row.scores, row.predicted_at)

@@ -1,0 +1,146 @@
+"""What a service keeps of its predictions, that no answer waits for it, and what labels then say of versions."""
+
+import base64
+import json
+import math
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from api import ServiceOptions
+from continual.domain.errors import RegistryError
+from continual.imaging import content_digest
+from registry import OfferedLabel
+
+PREDICT = "/v1/adapters/wbc/predict"
+INFER = "/v2/models/wbc/infer"
+
+
+def _kept(registry, count):
+    """The predictions, once the writer has kept as many."""
+    give_up = time.monotonic() + 10
+    while len(registry.predictions.list()) < count and time.monotonic() < give_up:
+        time.sleep(0.01)
+    return registry.predictions.list()
+
+
+def _tensor(png):
+    image = base64.b64encode(png).decode()
+    return {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [image]}]}
+
+
+def test_both_protocols_keep_scores_under_the_digest_that_an_intake_would_give(door, bench):
+    version = bench.champion("wbc")
+    answer = door.http.post(PREDICT, params={"site": "north"}, content=bench.png(200)).json()
+    door.http.post(INFER, json=_tensor(bench.png(60)))
+    said = {each.site: each for each in _kept(door.registry, 2)}
+    assert said["north"].digest == content_digest(bench.png(200))
+    assert said[""].digest == content_digest(bench.png(60))
+    assert (said["north"].adapter, said["north"].version) == ("wbc", version.number)
+    assert said["north"].scores == answer["scores"]
+    assert said[""].predicted == "dark"
+
+
+def test_the_first_prediction_stays_when_the_same_picture_is_sent_again(door, bench):
+    bench.champion("wbc")
+    for _ in range(3):
+        door.http.post(PREDICT, content=bench.png(200))
+    (first,) = _kept(door.registry, 1)
+    door.http.post(PREDICT, content=bench.png(60))
+    assert _kept(door.registry, 2)[0] == first
+
+
+def test_a_mask_is_answered_and_not_kept(masks_door, bench):
+    assert masks_door.http.post("/v1/adapters/vessels/predict", content=bench.png(200)).status_code == 200
+    time.sleep(0.2)
+    assert masks_door.registry.predictions.list() == []
+
+
+def test_an_answer_goes_out_at_once_while_the_database_is_held_by_another(door, bench):
+    bench.champion("wbc")
+    door.http.post(PREDICT, content=bench.png(200))
+    _kept(door.registry, 1)
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold():
+        with door.registry._database.write():
+            held.set()
+            go_on.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(10)
+    began = time.monotonic()
+    answers = [door.http.post(PREDICT, content=bench.png(level)) for level in (60, 90, 120)]
+    took = time.monotonic() - began
+    go_on.set()
+    holder.join()
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert took < 5
+    assert len(_kept(door.registry, 4)) == 4
+
+
+def test_what_cannot_be_kept_is_logged_without_the_picture_and_answered_all_the_same(door, bench, monkeypatch, caplog):
+    def refuse(_self, _predictions):
+        raise RegistryError("another writer held the database for over 30 s; repeat the call")
+
+    monkeypatch.setattr("registry.predictions.PredictionStore.add", refuse)
+    monkeypatch.setattr("api.prediction_log.PAUSE_SECONDS", 0.01)
+    bench.champion("wbc")
+    assert door.http.post(PREDICT, params={"site": "north"}, content=bench.png(200)).status_code == 200
+    give_up = time.monotonic() + 10
+    while not caplog.records and time.monotonic() < give_up:
+        time.sleep(0.01)
+    assert "1 predictions are not kept: another writer" in caplog.text
+    assert content_digest(bench.png(200)) not in caplog.text
+
+
+def test_scores_that_are_no_numbers_are_not_kept(opened, bench, caplog):
+    class Broken:
+        task, classes, backbone_digest = "classification", ("dark", "bright"), "b" * 64
+
+        def predict(self, _pixels):
+            return {"dark": math.nan, "bright": math.nan}
+
+    door = opened(ServiceOptions(predictor_loader=lambda _: Broken()))
+    bench.champion("wbc")
+    door.http.post(PREDICT, content=bench.png(200))
+    assert "1 predictions of wbc are not kept" in caplog.text
+    assert door.registry.predictions.list() == []
+
+
+def test_performance_is_told_by_version_and_month_and_as_of_a_time(door, bench):
+    bench.champion("wbc")
+    levels = (40, 60, 80, 200, 220, 240)
+    for level in levels:
+        door.http.post(PREDICT, params={"site": "north"}, content=bench.png(level))
+    _kept(door.registry, len(levels))
+    assert door.http.get("/v1/adapters/wbc/performance").json() == []
+    # The brightness is right about all but the two that are labelled the other way round.
+    labels = ["dark", "dark", "bright", "bright", "bright", "dark"]
+    offered = [OfferedLabel(content_digest(bench.png(at)), label) for at, label in zip(levels, labels, strict=True)]
+    door.registry.late_labels.add(offered, "lab")
+    (row,) = door.http.get("/v1/adapters/wbc/performance").json()
+    assert (row["version"], row["labelled"], row["subjects"]) == (1, 6, 6)
+    assert row["balanced_accuracy"] == pytest.approx(2 / 3)
+    assert 0 <= row["low"] <= row["balanced_accuracy"] <= row["high"] <= 1
+    assert row["month"] == f"{datetime.now(UTC):%Y-%m}"
+    before = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    assert door.http.get("/v1/adapters/wbc/performance", params={"as_of": before}).json() == []
+    assert door.http.get("/v1/adapters/wbc/performance", params={"site": "south"}).json() == []
+    assert door.http.get("/v1/adapters/nothing/performance").status_code == 404
+    assert door.http.get("/v1/adapters/wbc/performance", params={"as_of": "soon"}).status_code == 422
+
+
+def test_pixels_sent_as_a_tensor_have_the_digest_of_their_file(door, bench):
+    bench.champion("wbc")
+    pixels = np.random.default_rng(3).integers(0, 255, size=(24, 20, 3))
+    data = pixels.ravel().tolist()
+    body = {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [24, 20, 3], "data": data}]}
+    assert door.http.post(INFER, content=json.dumps(body)).status_code == 200
+    from continual.domain.digests import sha256_pixels
+
+    assert _kept(door.registry, 1)[0].digest == sha256_pixels(pixels.astype(np.uint8))
