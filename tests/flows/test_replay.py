@@ -209,22 +209,41 @@ def test_an_update_that_history_promoted_ends_what_was_said_of_the_champion_befo
     assert would_be.training_seconds == len(would_be.updates) * recorded.training_seconds
 
 
-def test_the_command_answers_in_json_alone(watched, command_environment, tmp_path):
-    asked = ["drift", "replay", "--policy", write(tmp_path, "[plan]\nwindow_subjects = 40\n")]
-    asked += ["--site", "second", "--workspace", watched.workspace, "--json"]
-    said = subprocess.run(
-        [sys.executable, "-m", "flows.command_line", *map(str, asked)],
-        cwd=ROOT,
-        env=command_environment(PYTHONPATH=str(ROOT)),
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=300,
-    )
+@pytest.fixture
+def command(command_environment):
+    """Runs `continual` with these arguments; the ended process."""
+
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "flows.command_line", *map(str, arguments)],
+            cwd=ROOT,
+            env=command_environment(PYTHONPATH=str(ROOT)),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    return run
+
+
+def test_the_command_answers_in_json_alone(watched, command, tmp_path):
+    policy = write(tmp_path, "[plan]\nwindow_subjects = 40\n")
+    at = ["--site", "second", "--workspace", watched.workspace]
+    said = command("drift", "replay", "--policy", policy, *at, "--json")
     found = json.loads(said.stdout)
     assert [course["plan"] for course in found["courses"]] == ["recorded", "in force", "policy"]
     assert found["policy"] == {"window_subjects": 40}
     assert any("no promotion is assumed" in line for line in found["assumed"])
+
+
+def test_a_release_under_a_policy_that_no_plan_can_have_makes_nothing(command, tmp_path):
+    policy = write(tmp_path, "[plan]\ncooldown = 14\n")
+    given = ["--manifest", tmp_path, "--sites", "first", "--backbone", "none", "--workspace", tmp_path / "made"]
+    said = command("run", "--adapter", "cells", "--policy", policy, *given)
+    assert said.returncode == 2
+    assert "a change plan has no 'cooldown'; the nearest are cooldown_days" in said.stderr
+    assert not (tmp_path / "made").exists()
 
 
 def test_the_policy_in_the_readme_is_one_that_a_plan_can_have(tmp_path):
