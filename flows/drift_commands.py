@@ -7,6 +7,7 @@ import typer
 
 from flows.command_options import (
     HERE,
+    Adapter,
     AsJson,
     Workspace,
     make_console,
@@ -16,7 +17,7 @@ from flows.command_options import (
     workplace_at,
 )
 
-drift_app = typer.Typer(help="Read drift reports, and replay them under another policy.", no_args_is_help=True)
+drift_app = typer.Typer(help="Read drift reports, ask for labels, replay under another policy.", no_args_is_help=True)
 
 
 @drift_app.command("show")
@@ -59,6 +60,34 @@ def drift_list(
             say_json([report_record(report) for report in reports])
         else:
             show_looks(make_console(), reports)
+
+
+@drift_app.command("cases")
+def drift_cases(
+    site: str,
+    adapter: Adapter,
+    folder: Annotated[Path, typer.Option(help="Images and labels.csv go here; they are patient data.")],
+    workspace: Workspace = HERE,
+    count: Annotated[int, typer.Option(min=1, help="Most cases.")] = 60,
+    as_json: AsJson = False,
+) -> None:
+    """Write the images that are worth a label, with a table to fill in for `continual label`."""
+    with workplace_at(workspace) as workplace:
+        from dataclasses import asdict
+
+        from flows.label_requests import DOUBTFUL, TABLE, write_cases
+
+        cases = write_cases(workplace, adapter, site, folder, count)
+        if as_json:
+            say_json([asdict(case) for case in cases])
+            return
+        doubtful = sum(case.chosen == DOUBTFUL for case in cases)
+        console = make_console()
+        console.print(
+            f"{len(cases)} images of {site}: {doubtful} that the champion doubts, {len(cases) - doubtful} by lot",
+            highlight=False,
+        )
+        console.print(f"Next:  fill in the column label, then  continual label --manifest {folder / TABLE}")
 
 
 @drift_app.command("replay")

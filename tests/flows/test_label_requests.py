@@ -1,0 +1,74 @@
+"""Cases worth a label: which are chosen, and that what is written comes back as labels."""
+
+import csv
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from continual.domain.errors import NotFoundError, SettingsError
+from continual.domain.predictions import Prediction
+from continual.domain.samples import Sample, Split
+
+
+@pytest.fixture
+def choose(libraries):
+    from flows.label_requests import choose_cases
+
+    return choose_cases
+
+
+def sample(number, subject, margin):
+    digest = f"{(number * 7919) % 104729:064x}"
+    scores = {"blue": (1 + margin) / 2, "red": (1 - margin) / 2}
+    said = Prediction("cells", 1, "first", digest, scores, datetime(2026, 1, 1, tzinfo=UTC))
+    return Sample(digest, "first", subject, None, Split.TRAIN, "", batch=2), said
+
+
+def test_half_of_the_cases_are_doubtful_and_the_rest_are_drawn_by_lot(choose):
+    both = [sample(number, f"s{number}", number / 100) for number in range(100)]
+    cases = choose([one for one, _ in both], {said.digest: said for _, said in both}, 20)
+    doubtful = sorted(case.margin for case in cases if case.chosen == "doubtful")
+    assert doubtful == pytest.approx([number / 100 for number in range(10)])
+    lot = [case.margin for case in cases if case.chosen == "by lot"]
+    # Ten of ninety margins spread over .10 to .99 have a mean of .545 with a spread of .082.
+    assert len(lot) == 10
+    assert 0.3 < sum(lot) / 10 < 0.8
+    assert [case.digest for case in cases] == sorted(case.digest for case in cases)
+
+
+def test_a_subject_has_no_second_case_before_everybody_has_one(choose):
+    both = [sample(number, f"s{number % 5}", number / 100) for number in range(50)]
+    cases = choose([one for one, _ in both], {said.digest: said for _, said in both}, 10)
+    subjects = {one.digest: one.subject for one, _ in both}
+    for why in ("doubtful", "by lot"):
+        assert len({subjects[case.digest] for case in cases if case.chosen == why}) == 5
+
+
+def test_what_is_written_is_labelled_and_comes_back(released, tmp_path):
+    from flows.label_requests import write_cases
+    from flows.late_labels import take_labels
+    from flows.monitor import look
+    from flows.workplace import open_workplace
+
+    rows = released.cells("first", tuple(f"w{number}" for number in range(12)), seed=91)
+    released.take_in([replace(row, label="") for row in rows], "first", "cells")
+    folder = tmp_path / "cases"
+    nothing = "of 24 unlabelled images of site 'first' version 1 has predicted 0"
+    with open_workplace(released.workspace) as workplace, pytest.raises(NotFoundError, match=nothing):
+        write_cases(workplace, "cells", "first", folder, 10)
+    look(released.workspace, "cells", "first", now=True)
+    with open_workplace(released.workspace) as workplace:
+        cases = write_cases(workplace, "cells", "first", folder, 10)
+        assert len(list(folder.glob("*.png"))) == len(cases) == 10
+        with pytest.raises(SettingsError, match="may hold labels"):
+            write_cases(workplace, "cells", "first", folder, 10)
+        table = folder / "labels.csv"
+        asked = list(csv.DictReader(table.read_text().splitlines()))
+        with table.open("w", newline="") as file:
+            writer = csv.DictWriter(file, asked[0])
+            writer.writeheader()
+            writer.writerows(row | {"label": "red"} for row in asked)
+        assert take_labels(workplace, table, "cells").new == 10
+        left = workplace.registry.samples.list("first")
+        assert sum(one.label is None for one in left) == 14
