@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from continual.domain.change_plan import ChangePlan
-from continual.domain.drift import CaseMix, DriftReport, EvidenceOverTime, PerformanceEvidence
+from continual.domain.drift import Action, CaseMix, DriftReport, EvidenceOverTime, PerformanceEvidence, Verdict
 from monitoring.evidence import Past, evidence_over_time
 from monitoring.families import FamilyTest, compare_families
+from monitoring.framing import cropped_share
 from monitoring.label_shift import match_reference
 from monitoring.performance_estimate import estimate_performance
 from monitoring.polarity import inverted_share
@@ -130,4 +131,16 @@ def _fault(reference: Window | None, current: Window, plan: ChangePlan, intake: 
     inverted = inverted_share(reference, current)
     if inverted > plan.quarantine_limit:
         return too_many_inverted(inverted, len(current.subjects), reference.site, plan.quarantine_limit)
+    cropped = cropped_share(reference, current)
+    if cropped > plan.quarantine_limit:
+        return _too_many_cropped(cropped, len(current.subjects), reference.site, plan.quarantine_limit)
     return None
+
+
+def _too_many_cropped(share: float, samples: int, reference_site: str, limit: float) -> Judgement:
+    """Images lost part of their field."""
+    reason = (
+        f"{share:.0%} of {samples} images (limit {limit:.0%}) are like those of site {reference_site} with a part cut "
+        "off or filled with black or white: check what the export crops, masks or fails to send"
+    )
+    return Judgement(Verdict.DATA_FAULT, Action.QUARANTINE, reason)

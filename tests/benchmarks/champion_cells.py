@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,7 @@ class Cells:
         )
 
 
+@cache
 def read_cells(site: str, folder: Path, change: str = "") -> Cells:
     """A site's images as they are, or with their pixels changed by `CHANGES[change]`; embedded once, kept in `folder`.
 
@@ -84,7 +86,9 @@ def read_cells(site: str, folder: Path, change: str = "") -> Cells:
             tuple(map(str, stored["subjects"])),
             stored["labels"],
             stored["embeddings"],
-            tuple({"format": "JPEG", "width": float(w), "height": float(h), "channels": 3.0} for w, h in stored["sizes"]),
+            tuple(
+                {"format": "JPEG", "width": float(w), "height": float(h), "channels": 3.0} for w, h in stored["sizes"]
+            ),
             tuple(dict(zip(map(str, stored["names"]), map(float, row), strict=True)) for row in stored["statistics"]),
             stored["held_back"],
         )

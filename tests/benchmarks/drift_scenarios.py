@@ -142,9 +142,7 @@ def case_mix(draw: Draw) -> Arrived:
     cells, generator = draw.own(), draw.generator
     mix = list(MIXES.values())[draw.seed % len(MIXES)]
     wanted = generator.multinomial(PATIENTS, mix)
-    rows = [
-        generator.permutation(np.flatnonzero(cells.labels == klass))[:count] for klass, count in enumerate(wanted)
-    ]
+    rows = [generator.permutation(np.flatnonzero(cells.labels == klass))[:count] for klass, count in enumerate(wanted)]
     return _labelled(cells.rows(np.concatenate(rows)))
 
 
@@ -213,11 +211,12 @@ SCENARIOS = (
 def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--cache", type=Path, default=Path("drift-cells"), help="embeddings are kept here")
+    parser.add_argument("--draws", type=int, default=50)
     parser.add_argument("--trial", action="store_true", help="other patients and other splits: to choose rules on")
     parser.add_argument("--only", default="", help="scenarios whose names hold this")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    draws = 3 if options.quick else 50
+    draws = 2 if options.quick else options.draws
     chosen = [scenario for scenario in SCENARIOS if options.only in scenario.name]
     first, patients = (10_000, TRIAL) if options.trial else (0, FINAL)
     found: dict[str, list[DriftReport]] = {scenario.name: [] for scenario in chosen}
@@ -255,9 +254,7 @@ def answer(champion: Champion, reference: Window, arrived: Arrived, seed: int) -
         measured = split != TEST
         score = champion.accuracy(replace(cells.rows(np.flatnonzero(measured)), labels=labels[measured]))
         for_training = int((split == TRAIN).sum())
-        evidence = PerformanceEvidence(
-            BALANCED_ACCURACY, champion.validation, score, int(measured.sum()), for_training
-        )
+        evidence = PerformanceEvidence(BALANCED_ACCURACY, champion.validation, score, int(measured.sum()), for_training)
         window = replace(window, labels=labels)
     return look([reference], window, ChangePlan(seed=seed), intake, evidence)
 
@@ -269,9 +266,7 @@ def _window_splits(cells: Cells, seed: int) -> Int[np.ndarray, "sample"]:
     return np.array([of[subject] for subject in cells.subjects])
 
 
-def _judged(
-    chosen: Sequence[Scenario], found: dict[str, list[DriftReport]]
-) -> tuple[list[Row], dict[str, Any]]:
+def _judged(chosen: Sequence[Scenario], found: dict[str, list[DriftReport]]) -> tuple[list[Row], dict[str, Any]]:
     rows, raw = [], {}
     trained_on_faults = 0
     for scenario in chosen:
