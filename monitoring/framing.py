@@ -40,14 +40,16 @@ def cropped_share(reference: Window, current: Window) -> float:
     """Share of the current samples that lost part of their field, in [0, 1]; 0 across two sites."""
     if reference.site != current.site:
         return 0.0
-    return float(np.mean(_filled(reference, current) | _cut(reference, current)))
+    cropped: Marks = _filled(reference, current) | _cut(reference, current)
+    return float(cropped.mean())
 
 
 def _filled(reference: Window, current: Window) -> Marks:
     known, new = (_numbers(window.pixel_statistics, _FILLED) for window in (reference, current))
     if known is None or new is None:
         return np.zeros(len(current.subjects), dtype=bool)
-    return _fits_without(known, new, _BLACK) | _fits_without(known, new, _WHITE)
+    filled: Marks = _fits_without(known, new, _BLACK) | _fits_without(known, new, _WHITE)
+    return filled
 
 
 def _fits_without(known: Rows, new: Rows, level: float) -> Marks:
@@ -59,7 +61,8 @@ def _fits_without(known: Rows, new: Rows, level: float) -> Marks:
     limit = max(float(np.quantile(known[:, share], _USUAL_QUANTILE)), usual + _SMALLEST_LOSS)
     lost = np.clip(new[:, share] - usual, 0, _LARGEST_LOSS)
     rest = np.stack([(new[:, 0] - lost * level) / (1 - lost), new[:, edge]], axis=1)
-    return (new[:, share] > limit) & _alike(known[:, [0, edge]], rest, _PART_FACTOR)
+    filled: Marks = (new[:, share] > limit) & _alike(known[:, [0, edge]], rest, _PART_FACTOR)
+    return filled
 
 
 def _cut(reference: Window, current: Window) -> Marks:
@@ -74,7 +77,8 @@ def _cut(reference: Window, current: Window) -> Marks:
         return none
     shortest, longest = np.quantile(usual, [1 - _USUAL_QUANTILE, _USUAL_QUANTILE], axis=0)
     smaller = (sides < _LONGEST_CUT * shortest).any(axis=1) & (sides <= longest).all(axis=1)
-    return smaller & _alike(known, new) & ~_has_new_tag(reference, current, names)
+    cut: Marks = smaller & _alike(known, new) & ~_has_new_tag(reference, current, names)
+    return cut
 
 
 def _has_new_tag(reference: Window, current: Window, besides: Sequence[str]) -> Marks:

@@ -41,6 +41,10 @@ CHANGED = 600
 FINAL, TRIAL = slice(0, CHANGED // 2), slice(CHANGED // 2, CHANGED)
 """Of those, the ones that figures are measured on, and the ones that rules were chosen on."""
 
+OTHERS = ("bccd", "tecom_jiangxi", "bangkok_chula")
+MIXES = {"bccd": (0.01, 0.25, 0.09, 0.06, 0.59), "tecom_jiangxi": (0.0, 0.07, 0.17, 0.16, 0.60)}
+"""Shares of `CLASSES` at the sites that do not choose their cells: what a changed case mix looks like."""
+
 Picture = UInt8[np.ndarray, "height width 3"]
 Change = Callable[[Picture, np.random.Generator], Picture]
 
@@ -282,3 +286,33 @@ def splits(count: int, generator: np.random.Generator) -> Int[np.ndarray, "sampl
     sizes = np.rint(np.array([SPLIT_SHARES[split] for split in Split]) * count).astype(int)
     places = np.repeat(np.arange(3), sizes)[:count]
     return generator.permutation(np.pad(places, (0, count - len(places)), constant_values=2))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draw:
+    """One release and what windows can be drawn from."""
+
+    seed: int
+    folder: Path
+    patients: slice
+    """Which of `changed_rows` windows are drawn from."""
+
+    @property
+    def generator(self) -> np.random.Generator:
+        return np.random.default_rng(self.seed)
+
+    def own(self, change: str = "") -> Cells:
+        """Patients of the release site, as they are or changed."""
+        cells = read_cells(RELEASE, self.folder, change)
+        return cells.rows(np.arange(len(changed_rows()))[self.patients] if change else changed_rows()[self.patients])
+
+
+def released(draw: Draw) -> tuple[Champion, Window]:
+    """A champion trained on six in ten of the patients that no window is drawn from; the others are its reference."""
+    cells = read_cells(RELEASE, draw.folder)
+    known = cells.rows(np.setdiff1d(np.arange(len(cells.labels)), changed_rows()))
+    split = splits(len(known.labels), draw.generator)
+    train, validation, test = (np.flatnonzero(split == place) for place in range(3))
+    champion = release(known.rows(train), known.rows(validation), draw.seed)
+    held_out = np.concatenate([validation, test])
+    return champion, champion.window(known.rows(held_out), labelled=True)

@@ -14,18 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from champion_cells import (
-    CLASSES,
-    FINAL,
-    RELEASE,
-    TRIAL,
-    Cells,
-    Champion,
-    changed_rows,
-    read_cells,
-    release,
-    splits,
-)
+from champion_cells import CLASSES, FINAL, MIXES, OTHERS, TRIAL, Cells, Champion, Draw, read_cells, released, splits
 from jaxtyping import Int
 from report import Row, arguments, publish
 
@@ -39,9 +28,6 @@ CROWDED_PATIENTS = 15
 """Of bangkok_chula, where 30 patients have up to 70 images each."""
 RIGHT = 0.90
 TRAIN, TEST = 0, 2
-OTHERS = ("bccd", "tecom_jiangxi", "bangkok_chula")
-MIXES = {"bccd": (0.01, 0.25, 0.09, 0.06, 0.59), "tecom_jiangxi": (0.0, 0.07, 0.17, 0.16, 0.60)}
-"""Shares of `CLASSES` at the sites that do not choose their cells: what a changed case mix looks like."""
 SCANNERS = ("stain 1", "blur 1", "gain 1")
 """Changes that the champion hardly notices; what they cost it stands in the raw numbers."""
 TRAINING = frozenset({Action.UPDATE, Action.URGENT_UPDATE})
@@ -53,30 +39,6 @@ class Arrived:
 
     cells: Cells
     labels: Int[np.ndarray, "sample"] | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Draw:
-    """One release and what windows can be drawn from."""
-
-    seed: int
-    folder: Path
-    patients: slice
-    """Which of `changed_rows` windows are drawn from."""
-
-    @property
-    def generator(self) -> np.random.Generator:
-        return np.random.default_rng(self.seed)
-
-    def own(self, change: str = "") -> Cells:
-        """Patients of the release site, as they are or changed."""
-        cells = read_cells(RELEASE, self.folder, change)
-        return cells.rows(np.arange(len(changed_rows()))[self.patients] if change else changed_rows()[self.patients])
-
-    def some(self, change: str = "") -> Cells:
-        """As many of them as a window has."""
-        cells = self.own(change)
-        return cells.rows(self.generator.permutation(len(cells.labels))[:PATIENTS])
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,32 +54,32 @@ class Scenario:
 
 
 def nothing(draw: Draw) -> Arrived:
-    return _labelled(draw.some())
+    return _labelled(_some(draw))
 
 
 def polarity(draw: Draw) -> Arrived:
     """All images inverted, or every other one."""
-    sent, inverted = draw.some(), draw.some("inverted")
+    sent, inverted = _some(draw), _some(draw, "inverted")
     return _labelled(inverted if draw.seed % 2 else _every_other(sent, inverted))
 
 
 def cropped(draw: Draw) -> Arrived:
     """Rows that never arrived, a black frame, a smaller cut, in turn."""
-    return _labelled(draw.some(("truncated", "shuttered", "cut out")[draw.seed % 3]))
+    return _labelled(_some(draw, ("truncated", "shuttered", "cut out")[draw.seed % 3]))
 
 
 def half_cropped(draw: Draw) -> Arrived:
     change = ("truncated", "shuttered", "cut out")[draw.seed % 3]
-    return _labelled(_every_other(draw.some(), draw.some(change)))
+    return _labelled(_every_other(_some(draw), _some(draw, change)))
 
 
 def stretched(draw: Draw) -> Arrived:
     """A smaller cut at the usual size: nothing tells it from another magnification."""
-    return _labelled(draw.some("cut and stretched"))
+    return _labelled(_some(draw, "cut and stretched"))
 
 
 def scanner(draw: Draw) -> Arrived:
-    return _labelled(draw.some(SCANNERS[draw.seed % len(SCANNERS)]))
+    return _labelled(_some(draw, SCANNERS[draw.seed % len(SCANNERS)]))
 
 
 def scanner_unlabelled(draw: Draw) -> Arrived:
@@ -171,6 +133,12 @@ def merged(draw: Draw) -> Arrived:
     arrived = nothing(draw)
     first, second = CLASSES.index("lymphocyte"), CLASSES.index("monocyte")
     return replace(arrived, labels=np.where(arrived.cells.labels == second, first, arrived.cells.labels))
+
+
+def _some(draw: Draw, change: str = "") -> Cells:
+    """As many of the release site's patients as a window has, as they are or changed."""
+    cells = draw.own(change)
+    return cells.rows(draw.generator.permutation(len(cells.labels))[:PATIENTS])
 
 
 def _labelled(cells: Cells) -> Arrived:
@@ -228,17 +196,6 @@ def main() -> None:
         print(f"draw {seed - first + 1} of {draws}: champion {champion.validation:.3f}", file=sys.stderr)
     rows, raw = _judged(chosen, found)
     publish(rows, raw, options.json)
-
-
-def released(draw: Draw) -> tuple[Champion, Window]:
-    """A champion trained on six in ten of the patients that no window is drawn from; the others are its reference."""
-    cells = read_cells(RELEASE, draw.folder)
-    known = cells.rows(np.setdiff1d(np.arange(len(cells.labels)), changed_rows()))
-    split = splits(len(known.labels), draw.generator)
-    train, validation, test = (np.flatnonzero(split == place) for place in range(3))
-    champion = release(known.rows(train), known.rows(validation), draw.seed)
-    held_out = np.concatenate([validation, test])
-    return champion, champion.window(known.rows(held_out), labelled=True)
 
 
 def answer(champion: Champion, reference: Window, arrived: Arrived, seed: int) -> DriftReport:
