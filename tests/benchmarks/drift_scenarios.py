@@ -239,7 +239,7 @@ def _judged(chosen: Sequence[Scenario], found: dict[str, list[DriftReport]]) -> 
                 share >= RIGHT if scenario.asked else None,
             )
         )
-        raw[scenario.name] = {"said": said, "wrong": _wrong(scenario, reports)}
+        raw[scenario.name] = {"said": said, "wrong": _wrong(scenario, reports), "measured": _measured(reports)}
         if scenario.verdict is Verdict.DATA_FAULT and scenario.asked:
             trained_on_faults += sum(report.action in TRAINING for report in reports)
     asked = [(s, r) for s in chosen if s.asked for r in found[s.name]]
@@ -248,9 +248,18 @@ def _judged(chosen: Sequence[Scenario], found: dict[str, list[DriftReport]]) -> 
         overall = right / len(asked)
         rows.append(Row("all scenarios asked for", f"at least {RIGHT:.2f}", f"{overall:.3f}", overall >= RIGHT))
     rows.append(Row("updates on a data fault", "0", str(trained_on_faults), trained_on_faults == 0))
+    clean = [r for s in chosen if s.verdict is not Verdict.DATA_FAULT for r in found[s.name]]
+    false = sum(report.verdict is Verdict.DATA_FAULT for report in clean)
+    rows.append(Row("data faults called where there is none", "", f"{false} of {len(clean)}", None))
     for name, said in raw.items():
         print(f"  {name}: {dict(said['said'])}", file=sys.stderr)
     return rows, raw
+
+
+def _measured(reports: Sequence[DriftReport]) -> list[list[float | int | None]]:
+    """Of each window, the metric on the reference and on its labels, and how many they are."""
+    found = [report.performance for report in reports]
+    return [[each.reference, each.current, each.labelled] for each in found if each is not None]
 
 
 def _wrong(scenario: Scenario, reports: Sequence[DriftReport]) -> list[str]:
