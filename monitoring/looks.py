@@ -25,13 +25,22 @@ from continual.domain.drift import (
 from continual.domain.errors import WindowError
 from monitoring.evidence import Past, evidence_over_time
 from monitoring.families import FamilyTest, compare_families
+from monitoring.framing import cropped_share
 from monitoring.label_shift import match_reference
 from monitoring.performance_estimate import estimate_performance
 from monitoring.polarity import inverted_share
 from monitoring.references import choose_reference
 from monitoring.rolling import compare_with_last, rolling_words
 from monitoring.root_cause import Stretch, root_cause
-from monitoring.verdicts import Evidence, Judgement, judge, too_few_subjects, too_many_inverted, too_many_quarantined
+from monitoring.verdicts import (
+    Evidence,
+    Judgement,
+    judge,
+    too_few_subjects,
+    too_many_cropped,
+    too_many_inverted,
+    too_many_quarantined,
+)
 from monitoring.windows import Intake, Window, pool, select
 
 NO_REFERENCE = ""
@@ -218,4 +227,7 @@ def _broken(reference: Window, current: Window, plan: ChangePlan, intake: Intake
     inverted = inverted_share(reference, current)
     if inverted > plan.quarantine_limit:
         return too_many_inverted(inverted, len(current.subjects), reference.site, plan.quarantine_limit)
+    cropped = cropped_share(reference, current)
+    if cropped > plan.quarantine_limit:
+        return too_many_cropped(cropped, len(current.subjects), reference.site, plan.quarantine_limit)
     return None

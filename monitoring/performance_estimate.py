@@ -2,9 +2,10 @@
 
 Confidence-based estimation: each image counts as a success with the probability that the champion itself gives its
 answer, which is right on average where only the images' frequencies changed and the champion is calibrated (Guillory et
-al. 2021 and others). Its belief is tempered on the labelled reference, and what is still off there is taken off. Where
-the images lie outside anything that the reference shows, nothing is known about calibration there, and the answer is
-that it cannot be told.
+al. 2021 and others). Its belief is tempered on the labelled reference and moved to the case mix that the window's
+outputs ask for (Saerens et al. 2002): else the doubt about a frequent class, though small, drowns the recall of a rare
+one. What is still off on the reference, its classes weighed by that mix, is taken off. Where the images lie outside
+anything that the reference shows, nothing is known about calibration there, and the answer is that it cannot be told.
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from scipy.optimize import minimize_scalar
 from scipy.spatial.distance import cdist
 from scipy.special import softmax
 
+from monitoring.label_shift import FEWEST_OF_A_CLASS, estimate_mix
 from monitoring.windows import Window, select, subject_codes
 
 DRAWS = 400
@@ -55,9 +57,11 @@ def estimate_performance(reference: Window, current: Window, seed: int) -> Estim
     known = select(reference, reference.labelled)
     outputs, labels = reference.outputs[reference.labelled], reference.labels[reference.labelled]
     temperature = _temperature(outputs, labels)
-    new = _counts(current, _at(temperature, current.outputs))
-    held = _counts(known, _at(temperature, outputs))
-    true = _counts(known, outputs, np.eye(outputs.shape[1])[labels])
+    factors = _mix_factors(outputs, labels, current.outputs)
+    weights = factors[labels][:, None]
+    new = _counts(current, current.outputs, _moved(_at(temperature, current.outputs), factors))
+    held = _counts(known, outputs, weights * _moved(_at(temperature, outputs), factors))
+    true = _counts(known, outputs, weights * np.eye(outputs.shape[1])[labels])
     generator = np.random.default_rng(seed)
     drawn_new, drawn_known = (_resampled(generator, len(each.total)) for each in (new, true))
     drawn = new.realised(drawn_new, generator) + true.score(drawn_known) - held.score(drawn_known)
@@ -84,6 +88,28 @@ def _some(rows: Float[np.ndarray, "sample feature"], seed: int) -> Float[np.ndar
 def _at(temperature: float, outputs: Float[np.ndarray, "sample klass"]) -> Float[np.ndarray, "sample klass"]:
     tempered: Float[np.ndarray, "sample klass"] = softmax(np.log(np.clip(outputs, TINY, None)) / temperature, axis=1)
     return tempered
+
+
+def _mix_factors(
+    outputs: Float[np.ndarray, "sample klass"],
+    labels: Int[np.ndarray, "sample"],
+    current: Float[np.ndarray, "other klass"],
+) -> Float[np.ndarray, "klass"]:
+    """How many times as frequent each class is now; 1 for one too rare on the reference to tell."""
+    counts = np.bincount(labels, minlength=outputs.shape[1])
+    mix = estimate_mix(outputs, labels, current)
+    able = counts >= FEWEST_OF_A_CLASS
+    unchanged = np.ones(len(counts))
+    return unchanged if mix is None else np.divide(mix * len(labels), counts, out=unchanged, where=able)
+
+
+def _moved(
+    belief: Float[np.ndarray, "sample klass"], factors: Float[np.ndarray, "klass"]
+) -> Float[np.ndarray, "sample klass"]:
+    """Belief that was right at the reference's mix, at the current one."""
+    moved: Float[np.ndarray, "sample klass"] = np.maximum(belief * factors, TINY)
+    moved /= moved.sum(axis=1, keepdims=True)
+    return moved
 
 
 def _temperature(outputs: Float[np.ndarray, "sample klass"], labels: Int[np.ndarray, "sample"]) -> float:
@@ -130,10 +156,9 @@ def _mean(recall: Float[np.ndarray, "draw klass"], there: Bool[np.ndarray, "draw
 
 
 def _counts(
-    window: Window, outputs: Float[np.ndarray, "sample klass"], truth: Float[np.ndarray, "sample klass"] | None = None
+    window: Window, outputs: Float[np.ndarray, "sample klass"], belief: Float[np.ndarray, "sample klass"]
 ) -> _Counts:
-    """By the champion's own belief, or where the truth is given by that."""
-    belief = outputs if truth is None else truth
+    """What the champion answers, counted by what is believed of each image, or known."""
     answered = np.eye(outputs.shape[1])[outputs.argmax(axis=1)]
     codes, subjects = subject_codes(window)
     total, right = (np.zeros((subjects, outputs.shape[1])) for _ in range(2))

@@ -47,6 +47,11 @@ class Evidence:
         cleared = plan.harm_margin if plan.harm_cleared is None else plan.harm_cleared
         return cleared if self.harmed else plan.harm_margin
 
+    def fell_by_chance(self, plan: ChangePlan) -> bool:
+        """Whether labels are enough to tell a fall from chance, and do not; harm that stands is not asked again."""
+        risk = None if self.performance is None else self.performance.risk
+        return risk is not None and not risk.called and not (self.harmed and plan.harm_cleared is not None)
+
     @property
     def drifted(self) -> bool:
         """Drift was called by this window or an earlier one since the promotion."""
@@ -67,6 +72,15 @@ def too_many_inverted(share: float, samples: int, reference_site: str, limit: fl
     reason = (
         f"{share:.0%} of {samples} images (limit {limit:.0%}) fit site {reference_site} only with black and white "
         "exchanged: check the photometric interpretation the scanner or the export writes"
+    )
+    return Judgement(Verdict.DATA_FAULT, Action.QUARANTINE, reason)
+
+
+def too_many_cropped(share: float, samples: int, reference_site: str, limit: float) -> Judgement:
+    """Images lost part of their field."""
+    reason = (
+        f"{share:.0%} of {samples} images (limit {limit:.0%}) are like those of site {reference_site} with a part cut "
+        "off or filled with black or white: check what the export crops, masks or fails to send"
     )
     return Judgement(Verdict.DATA_FAULT, Action.QUARANTINE, reason)
 
@@ -94,12 +108,15 @@ def judge(evidence: Evidence, plan: ChangePlan) -> Judgement:
     margin = evidence.allowed_fall(plan)
     said = f"{_difference(evidence)}; {_performance(evidence.performance, plan.harm_margin)}"
     said += _standing(fall, evidence, plan)
-    harmed = fall is not None and fall > margin
+    by_chance = evidence.fell_by_chance(plan)
+    harmed = fall is not None and fall > margin and not by_chance
     # Balanced accuracy does not depend on the mix: where it fell, something else changed, too.
     if evidence.case_mix is not None and evidence.case_mix.explains and not harmed:
         said = f"{said}; {_mix(evidence.case_mix)}: recalibrate to the new mix, the images themselves look alike"
         return Judgement(Verdict.PREVALENCE_SHIFT, Action.RECALIBRATE, said)
     action, remedy = _remedy(evidence.performance, fall, plan, margin)
+    if by_chance and action is Action.UPDATE:
+        action, remedy = Action.LOG, "no update is needed, so few labels show such a fall by chance"
     return Judgement(Verdict.COVARIATE_SHIFT, action, f"{said}: {remedy}", harmed)
 
 

@@ -208,6 +208,9 @@ def test_too_many_images_held_back_are_reported_without_an_image_that_passed(qui
         (_performance(0.95), 500, Action.LOG, "no update is needed"),
         (_performance(0.6), 40, Action.UPDATE, "update on 40 labelled"),
         (_performance(0.6), 39, Action.REQUEST_LABELS, "send 1 more labelled"),
+        (_performance(0.6, p_value=0.2), 40, Action.LOG, "so few labels show such a fall by chance"),
+        (_performance(0.6, p_value=0.2), 39, Action.REQUEST_LABELS, "send 1 more labelled"),
+        (_performance(0.6, p_value=0.001), 40, Action.UPDATE, "update on 40 labelled"),
     ],
 )
 def test_a_shift_is_acted_on_by_measured_harm_and_labels_at_hand(

@@ -99,3 +99,25 @@ def test_a_shift_without_labels_is_logged_where_the_estimate_holds_and_asks_for_
         assert (report.verdict, report.action) == (Verdict.COVARIATE_SHIFT, action)
         assert "is estimated without labels at" in report.reason
         assert report.performance.estimated_low < report.performance.estimated < report.performance.estimated_high
+
+
+def test_a_class_that_became_frequent_does_not_drown_the_recall_of_the_rare_ones(draw, clinic):
+    wrong = []
+    for seed in range(15):
+        known, rest = halves(seed, clinic)
+        labels, generator = clinic[1][rest], np.random.default_rng(seed)
+        frequent = generator.permutation(rest[labels == 1])[:45]
+        rare = [generator.permutation(rest[labels == klass])[:5] for klass in (0, 2, 3, 4)]
+        current = draw(np.concatenate([frequent, *rare]))
+        found = estimate_performance(draw(known), replace(current, labels=None), seed)
+        wrong.append(found.value - balanced_accuracy_score(current.labels, current.outputs.argmax(axis=1)))
+    # Five images of a class show its recall to within .15 or so: the mean over draws is what a bias would move.
+    assert abs(np.mean(wrong)) <= 0.03
+
+
+def test_a_class_too_rare_on_the_reference_for_a_share_of_its_own_stays_possible(draw, clinic):
+    known, new = halves(2, clinic)
+    labels = clinic[1][known]
+    kept = np.concatenate([known[labels != 4], known[labels == 4][:3]])
+    found = estimate_performance(draw(kept), replace(draw(new), labels=None), 2)
+    assert found.value == pytest.approx(balanced_accuracy_score(draw(new).labels, draw(new).outputs.argmax(1)), abs=0.1)
