@@ -181,13 +181,14 @@ def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--cache", type=Path, default=Path("drift-cells"), help="embeddings are kept here")
     parser.add_argument("--draws", type=int, default=50)
+    parser.add_argument("--first", type=int, default=0, help="number of the first draw: another one, other draws")
     parser.add_argument("--trial", action="store_true", help="other patients and other splits: to choose rules on")
     parser.add_argument("--only", default="", help="scenarios whose names hold this")
     options = parser.parse_args()
     torch.set_num_threads(1)
     draws = 2 if options.quick else options.draws
     chosen = [scenario for scenario in SCENARIOS if options.only in scenario.name]
-    first, patients = (10_000, TRIAL) if options.trial else (0, FINAL)
+    first, patients = (10_000, TRIAL) if options.trial else (options.first, FINAL)
     found: dict[str, list[DriftReport]] = {scenario.name: [] for scenario in chosen}
     for seed in range(first, first + draws):
         draw = Draw(seed, options.cache, patients)
@@ -211,12 +212,12 @@ def answer(champion: Champion, reference: Window, arrived: Arrived, seed: int) -
         labels = arrived.labels[kept]
         split = _window_splits(cells, seed)
         window = replace(window, labels=labels)
-        evidence = _measured(champion, reference, select(window, split != TEST), plan)
+        evidence = _labels_say(champion, reference, select(window, split != TEST), plan)
         evidence = replace(evidence, for_training=int((split == TRAIN).sum()))
     return look([reference], window, plan, intake, evidence)
 
 
-def _measured(champion: Champion, reference: Window, labelled: Window, plan: ChangePlan) -> PerformanceEvidence:
+def _labels_say(champion: Champion, reference: Window, labelled: Window, plan: ChangePlan) -> PerformanceEvidence:
     """What labels say, as `flows.outcomes` has it: held against the site's own reference where it is one."""
     before, said = _outcomes(reference), _outcomes(labelled)
     known = champion.validation
