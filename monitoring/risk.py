@@ -1,15 +1,15 @@
 """What labels say about a champion, readable after every label; knows nothing of images, predictions or verdicts.
 
-Labels are read in stages, after the first 40 (the plan's number), 52, 68 ... of them, in the order in which they became
-known: stage j may err with probability alpha / (j (j + 1)), which sums to alpha over all stages (Darling and Robbins
-1967). So looks may be repeated for ever, and what is said depends on no look's timing.
+Labels are read at milestones, after the first 40 (the plan's number), 52, 68 ... of them, in the order in which they
+became known: milestone j may err with probability alpha / (j (j + 1)), which sums to alpha over all of them (Darling
+and Robbins 1967). So looks may be repeated for ever, and what is said depends on no look's timing.
 
-The test of a stage: are labels met as often as on the reference? Whole subjects change places between reference and
+The test of a milestone: are labels met as often as on the reference? Whole subjects change places between reference and
 current, within the class that most of their images have, and p = (1 + b) / (1 + B). A class's fall is its current
 outcomes' distance from the pooled mean in standard deviations; the statistic is the sum of the squares of those that
 fell. A change of case mix moves neither, and the reference's own luck is in the test, since it changes places, too.
 
-The bounds of a stage hold the mean over classes of the recall (of masks: the mean Dice): Chernoff's bound for
+The bounds of a milestone hold the mean over classes of the recall (of masks: the mean Dice): Chernoff's bound for
 independent subjects, inverted. A class's outcomes in [0, 1] with mean p have a smaller exponential moment than a coin's
 of that mean; a subject's share in several classes enters by Hoelder's inequality as if they moved together; over all
 means p that give the same balanced one, the worst is taken by Lagrange duality. It is valid for every sample size, and
@@ -27,9 +27,9 @@ from continual.domain.drift import RiskEvidence
 from continual.domain.errors import WindowError
 
 GROWTH = 1.3
-"""Labels from stage to stage."""
+"""Labels from milestone to milestone."""
 ENOUGH = 20
-"""Draws that show as large a fall end the test: p-values near the stage's level rest on about as many."""
+"""Draws that show as large a fall end the test: p-values near the milestone's level rest on about as many."""
 DRAWS_AT_ONCE = 500
 MOST_DRAWS = 9999
 MEANS = np.linspace(0, 1, 201)
@@ -78,38 +78,38 @@ class Outcomes:
         return float(np.mean([self.met[names == name].mean() for name in np.unique(names)]))
 
 
-def stages(labelled: int, first: int) -> Iterator[tuple[int, int]]:
-    """Number, from 1, and labelled images of every stage that is reached, the first at `first` images."""
+def milestones(labelled: int, first: int) -> Iterator[tuple[int, int]]:
+    """Number, from 1, and labelled images of every milestone that is reached, the first at `first` images."""
     number, images = 1, max(first, 1)
     while images <= labelled:
         yield number, images
         number, images = number + 1, math.ceil(images * GROWTH)
 
 
-def level_of(stage: int, alpha: float) -> float:
-    """The error that a stage may make."""
-    return alpha / (stage * (stage + 1))
+def level_of(milestone: int, alpha: float) -> float:
+    """The error that a milestone may make."""
+    return alpha / (milestone * (milestone + 1))
 
 
 def risk_evidence(reference: Outcomes, current: Outcomes, first: int, alpha: float, seed: int) -> RiskEvidence | None:
-    """What the labels since the promotion say; None before the first stage, or where no class is in both.
+    """What the labels since the promotion say; None before the first milestone, or where no class is in both.
 
     Where nothing changes, `called` is ever true with probability at most `alpha`, and the bounds ever miss with the
     same, however many looks there are.
     """
     both = sorted(set(reference.classes) & set(current.classes))
     known, new = reference.of(both), current.of(both)
-    reached = list(stages(len(new.met), first))
+    reached = list(milestones(len(new.met), first))
     if not reached:
         return None
-    for stage, images in reached:
-        level = level_of(stage, alpha)
-        p_value = fall_p_value(known, new.first(images), level, seed + stage)
+    for milestone, images in reached:
+        level = level_of(milestone, alpha)
+        p_value = fall_p_value(known, new.first(images), level, seed + milestone)
         if p_value <= level:
             break
     newest, read = reached[-1]
     low, high = bounds(new.first(read), level_of(newest, alpha))
-    return RiskEvidence(low, high, 1 - alpha, p_value, level, stage, read)
+    return RiskEvidence(low, high, 1 - alpha, p_value, level, milestone, read)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -177,8 +177,8 @@ def _standing(fall: float | None, evidence: Evidence, plan: ChangePlan) -> str:
 def _risk(risk: RiskEvidence) -> str:
     """What the labels say over time, as a sentence's part."""
     return (
-        f"p {risk.p_value:.2g} at stage {risk.stage}, limit {risk.level:.2g}; with {risk.confidence:.0%} confidence at "
-        f"all times {risk.bound_low:.3f} to {risk.bound_high:.3f}"
+        f"p {risk.p_value:.2g} at milestone {risk.milestone}, limit {risk.level:.2g}; with {risk.confidence:.0%} "
+        f"confidence at all times {risk.bound_low:.3f} to {risk.bound_high:.3f}"
     )
 
 

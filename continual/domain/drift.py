@@ -65,7 +65,7 @@ class RiskEvidence:
 
     `bound_low` and `bound_high` hold the metric's true value at all times together with probability `confidence`.
     `p_value` says how often chance alone lets the labels be met so much less often than on the reference; it calls a
-    fall at or below `level`, this stage's share of the error that all stages together are allowed.
+    fall at or below `level`, this milestone's share of the error that all milestones together are allowed.
     """
 
     bound_low: float
@@ -73,10 +73,10 @@ class RiskEvidence:
     confidence: float
     p_value: float
     level: float
-    stage: int
-    """Number of the stage, from 1, that `p_value` and `level` are of: the first that called, else the newest."""
+    milestone: int
+    """Number of the milestone, from 1, that `p_value` and `level` are of: the first that called, else the newest."""
     labelled: int
-    """Labelled samples that the newest stage read."""
+    """Labelled samples that were there at the newest milestone, of which the bounds are."""
 
     @property
     def called(self) -> bool:

@@ -30,7 +30,7 @@ def hospital(make_window, champion):
 
 
 def _performance(current, *, reference=0.9, labelled=80, p_value=None):
-    risk = None if p_value is None else RiskEvidence(0.5, 0.8, 0.95, p_value, 0.004, stage=3, labelled=68)
+    risk = None if p_value is None else RiskEvidence(0.5, 0.8, 0.95, p_value, 0.004, milestone=3, labelled=68)
     return PerformanceEvidence("balanced_accuracy", reference, current, labelled, risk=risk)
 
 

@@ -1,11 +1,11 @@
-"""Labels read over time: errors over all stages, what few labels already show, bounds that hold at every stage."""
+"""Labels read over time: errors over all milestones, what few labels already show, bounds that hold at each."""
 
 import numpy as np
 import pytest
 
 from continual.domain.errors import WindowError
 from monitoring import Outcomes, risk_evidence
-from monitoring.risk import bounds, fall_p_value, level_of, stages
+from monitoring.risk import bounds, fall_p_value, level_of, milestones
 
 EIGHT = np.full(8, 0.85)
 
@@ -22,22 +22,23 @@ def outcomes(random, count, recall, shares=None, *, images=1, name="a"):
 
 
 def called(reference, current, seed, first=40):
-    """Whether any stage calls a fall, without the time that bounds take."""
+    """Whether any milestone calls a fall, without the time that bounds take."""
     return any(
-        fall_p_value(reference, current.first(images), level_of(stage, 0.05), seed + stage) <= level_of(stage, 0.05)
-        for stage, images in stages(len(current.met), first)
+        fall_p_value(reference, current.first(images), level_of(milestone, 0.05), seed + milestone)
+        <= level_of(milestone, 0.05)
+        for milestone, images in milestones(len(current.met), first)
     )
 
 
-def test_stages_grow_and_their_errors_sum_to_what_is_allowed():
-    assert list(stages(100, 40)) == [(1, 40), (2, 52), (3, 68), (4, 89)]
-    assert list(stages(39, 40)) == []
-    assert sum(level_of(stage, 0.05) for stage in range(1, 10_000)) == pytest.approx(0.05, rel=1e-3)
+def test_milestones_grow_and_their_errors_sum_to_what_is_allowed():
+    assert list(milestones(100, 40)) == [(1, 40), (2, 52), (3, 68), (4, 89)]
+    assert list(milestones(39, 40)) == []
+    assert sum(level_of(milestone, 0.05) for milestone in range(1, 10_000)) == pytest.approx(0.05, rel=1e-3)
 
 
 @pytest.mark.parametrize("images", [1, 3])
 def test_a_change_of_case_mix_alone_is_called_in_one_of_twenty_streams_at_most(images):
-    # 100 streams of 240 images, six stages and more each, at .05 for all of them: more than 9 have probability .03.
+    # 100 streams of 240 images, six milestones and more each, at .05 for all of them: more than 9 have probability .03.
     # The classes are met very differently, so that a plain accuracy would fall from .88 to .68.
     recall, many, few = np.array([0.95, 0.9, 0.6, 0.5]), [0.7, 0.2, 0.05, 0.05], [0.1, 0.2, 0.35, 0.35]
     count = 0
@@ -86,14 +87,14 @@ def test_dice_that_falls_by_a_tenth_is_called_within_sixty_masks_and_one_that_ho
 
 
 @pytest.mark.parametrize(("recall", "images"), [(0.85, 1), (0.5, 1), (0.97, 1), (0.85, 4)])
-def test_the_bounds_hold_the_truth_at_all_stages_together(recall, images):
-    # 15 streams of three classes, three stages each, at .05 for all: one miss expected at most.
+def test_the_bounds_hold_the_truth_at_all_milestones_together(recall, images):
+    # 15 streams of three classes, three milestones each, at .05 for all: one miss expected at most.
     misses = 0
     for seed in range(15):
         random = np.random.default_rng(seed)
         current = outcomes(random, 80 // images, np.full(3, recall), [0.6, 0.3, 0.1], images=images)
-        for stage, count in [*stages(80, 40)][1:]:
-            low, high = bounds(current.first(count), level_of(stage, 0.05))
+        for milestone, count in [*milestones(80, 40)][1:]:
+            low, high = bounds(current.first(count), level_of(milestone, 0.05))
             assert 0 <= low <= current.first(count).balanced <= high <= 1
             misses += not low <= recall <= high
     assert misses <= 3
@@ -108,21 +109,21 @@ def test_bounds_close_in_as_labels_come():
     assert widths[2] < 0.16
 
 
-def test_evidence_is_told_with_stage_level_and_bounds_and_depends_on_no_look():
+def test_evidence_is_told_with_milestone_level_and_bounds_and_depends_on_no_look():
     random = np.random.default_rng(2)
     reference = outcomes(random, 100, np.array([0.9, 0.9]))
     current = outcomes(random, 100, np.array([0.9, 0.3]), name="b")
     found = risk_evidence(reference, current, 40, 0.05, 7)
     assert found.called
-    assert (found.stage, found.labelled, found.confidence) == (1, 89, 0.95)
+    assert (found.milestone, found.labelled, found.confidence) == (1, 89, 0.95)
     assert found.bound_low < current.first(89).balanced < found.bound_high < reference.balanced
-    # Whoever looked after 45 labels saw the same first stage; later labels cannot take back what was called.
+    # Whoever looked after 45 labels saw the same first milestone; later labels cannot take back what was called.
     early = risk_evidence(reference, current.first(45), 40, 0.05, 7)
-    assert (early.p_value, early.level, early.stage) == (found.p_value, found.level, found.stage)
+    assert (early.p_value, early.level, early.milestone) == (found.p_value, found.level, found.milestone)
     assert found == risk_evidence(reference, current, 40, 0.05, 7)
 
 
-def test_nothing_is_said_before_the_first_stage_or_without_a_class_in_common():
+def test_nothing_is_said_before_the_first_milestone_or_without_a_class_in_common():
     random = np.random.default_rng(0)
     known, new = outcomes(random, 60, np.array([0.9])), outcomes(random, 39, np.array([0.9]))
     assert risk_evidence(known, new, 40, 0.05, 0) is None
