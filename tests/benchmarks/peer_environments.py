@@ -1,0 +1,82 @@
+"""Peers of drift detection, each in a virtual environment of its own, made once and asked through files."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PACKAGES: Mapping[str, tuple[str, ...]] = {
+    "alibi": ("alibi-detect==0.13.0", "torch==2.13.0"),
+    # It imports a name that pandas 3 no longer has.
+    "evidently": ("evidently==0.7.23", "pandas<3"),
+    "frouros": ("frouros==0.9.0",),
+    # It imports statsmodels without asking for it.
+    "nannyml": ("nannyml==0.13.1", "statsmodels"),
+}
+RUNNERS = Path(__file__).parent / "peers"
+QUIET = {"DO_NOT_TRACK": "1", "NML_DISABLE_USAGE_LOGGING": "1"}
+"""Two of them send usage home."""
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT", "NUMBA_NUM_THREADS"), "1"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One detector of one peer; a costly one is asked only about the cases that `asked` marks."""
+
+    peer: str
+    detector: str
+    some: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.peer} {self.detector}"
+
+
+def python_of(peer: str, folder: Path) -> Path:
+    """The interpreter of a peer's environment, which is made where it is not there yet."""
+    python, done = folder / peer / "bin" / "python", folder / f"{peer}.made"
+    if not done.exists():
+        print(f"{peer}: making its environment", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", folder / peer], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES[peer]], check=True)
+        done.touch()
+    return python
+
+
+def ask(questions: list[Question], cases: Mapping[str, np.ndarray], folder: Path, jobs: int) -> dict[str, Any]:
+    """Answers by question; kept in `folder` under the digest of the cases, so that nobody is asked twice."""
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256(b"".join(np.ascontiguousarray(cases[key]).tobytes() for key in sorted(cases)))
+    stored = folder / f"cases-{digest.hexdigest()[:12]}.npz"
+    np.savez(stored, **cases)
+    for peer in {question.peer for question in questions}:
+        python_of(peer, folder)
+    with ThreadPoolExecutor(jobs) as pool:
+        answers = pool.map(lambda question: _answer(question, stored, folder), questions)
+    return {question.name: answer for question, answer in zip(questions, answers, strict=True)}
+
+
+def _answer(question: Question, cases: Path, folder: Path) -> Any:
+    runner = RUNNERS / f"run_{question.peer}.py"
+    code = hashlib.sha256(runner.read_bytes()).hexdigest()[:8]
+    out = folder / f"{cases.stem}-{code}-{question.name.replace(' ', '-')}.json"
+    if not out.exists():
+        print(f"{question.name}: asked", file=sys.stderr)
+        words = [python_of(question.peer, folder), runner, cases, out, question.detector]
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | ONE_THREAD | QUIET
+        said = subprocess.run(
+            [*words, *(["some"] if question.some else [])], env=environment, capture_output=True, text=True, check=False
+        )
+        if said.returncode:
+            raise RuntimeError(f"{question.name}: {said.stderr[-2000:]}")
+    return json.loads(out.read_text())
