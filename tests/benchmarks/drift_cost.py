@@ -6,6 +6,7 @@ the whole is told beside it. A look thins windows to `MOST_SUBJECTS` subjects, t
 """
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from peer_environments import ONE_THREAD, python_of
+from peer_environments import ONE_THREAD, peer_environment, python_of
 from report import Row, arguments, publish
 
 FEATURES = 384
@@ -62,7 +63,9 @@ def _fresh(what: str, count: int) -> dict[str, float]:
     """The best of three processes in CPU time, since the cores are shared; the largest memory of them."""
     words = [sys.executable, __file__, "--measure", what, str(count)]
     runs = [
-        json.loads(subprocess.run(words, check=True, capture_output=True, text=True, env=_environment()).stdout)
+        json.loads(
+            subprocess.run(words, check=True, capture_output=True, text=True, env=dict(os.environ) | ONE_THREAD).stdout
+        )
         for _ in range(3)
     ]
     return {
@@ -70,12 +73,6 @@ def _fresh(what: str, count: int) -> dict[str, float]:
         "more_mb": max(run["more_mb"] for run in runs),
         "peak_mb": max(run["peak_mb"] for run in runs),
     }
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return dict(os.environ) | ONE_THREAD
 
 
 def _measured(what: str, count: int) -> dict[str, float]:
@@ -116,8 +113,7 @@ def _peak_mb() -> float:
 def _peer(folder: Path, count: int) -> Any:
     runner = Path(__file__).parent / "peers" / "cost_alibi.py"
     words = [python_of("alibi", folder), runner, str(count), str(FEATURES), str(PEER_PERMUTATIONS)]
-    environment = {key: value for key, value in _environment().items() if key != "PYTHONPATH"}
-    said = subprocess.run(words, check=True, capture_output=True, text=True, env=environment)
+    said = subprocess.run(words, check=True, capture_output=True, text=True, env=peer_environment())
     return json.loads(said.stdout.splitlines()[-1])
 
 

@@ -63,7 +63,7 @@ def main() -> None:
     torch.set_num_threads(1)
     runs = 5 if options.quick else options.runs
     situations = SITUATIONS[:2] if options.quick else SITUATIONS
-    pictures = _Pictures(options.site, options.other, situations, options.cache)
+    pictures = Pictures(options.site, options.other, situations, options.cache)
     drawn = [
         (situation, count, seed)
         for count in WINDOWS
@@ -84,7 +84,7 @@ def main() -> None:
     publish(rows, raw, options.json)
 
 
-class _Pictures:
+class Pictures:
     """Every picture of every situation in one stack: rows of embeddings and of pixel statistics."""
 
     def __init__(self, site: str, other: str, situations: Sequence[str], folder: Path) -> None:
@@ -101,13 +101,17 @@ class _Pictures:
         self.statistics = [row for each in self.sites.values() for row in each.statistics]
         self.subjects = [(each.name, subject) for each in self.sites.values() for subject in each.subjects]
 
+    def columns(self) -> Float[np.ndarray, "row statistic"]:
+        names = sorted(self.statistics[0])
+        return np.array([[row[name] for name in names] for row in self.statistics])
+
     def cases(self, drawn: Sequence[tuple[str, int, int]], reference: int) -> Mapping[str, np.ndarray]:
         names = sorted(self.statistics[0])
         rows = [self._rows(situation, count, seed, reference) for situation, count, seed in drawn]
         width = max(WINDOWS)
         return {
             "embeddings": self.embeddings,
-            "columns": np.array([[row[name] for name in names] for row in self.statistics]),
+            "columns": self.columns(),
             "names": np.array(names),
             "reference": np.array([known for known, _ in rows]),
             "current": np.array([np.pad(new, (0, width - len(new)), constant_values=-1) for _, new in rows]),
@@ -142,7 +146,7 @@ class _Pictures:
         )
 
 
-def _look_at(pictures: _Pictures, cases: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
+def _look_at(pictures: Pictures, cases: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
     """Our answers in the peers' form. The score is Holm's over families; a fault of the sender comes before any."""
     answers: dict[str, list[Any]] = {"scores": [], "alarms": [], "cpu_s": [], "cases": []}
     for case, (known, new) in enumerate(zip(cases["reference"], cases["current"], strict=True)):

@@ -53,6 +53,10 @@ def python_of(peer: str, folder: Path) -> Path:
     return python
 
 
+def peer_environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | ONE_THREAD | QUIET
+
+
 def ask(questions: list[Question], cases: Mapping[str, np.ndarray], folder: Path, jobs: int) -> dict[str, Any]:
     """Answers by question; kept in `folder` under the digest of the cases, so that nobody is asked twice."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,10 +77,8 @@ def _answer(question: Question, cases: Path, folder: Path) -> Any:
     if not out.exists():
         print(f"{question.name}: asked", file=sys.stderr)
         words = [python_of(question.peer, folder), runner, cases, out, question.detector]
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | ONE_THREAD | QUIET
-        said = subprocess.run(
-            [*words, *(["some"] if question.some else [])], env=environment, capture_output=True, text=True, check=False
-        )
+        words += ["some"] if question.some else []
+        said = subprocess.run(words, env=peer_environment(), capture_output=True, text=True, check=False)
         if said.returncode:
             raise RuntimeError(f"{question.name}: {said.stderr[-2000:]}")
     return json.loads(out.read_text())
