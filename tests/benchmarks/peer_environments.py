@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,11 +30,10 @@ ONE_THREAD = dict.fromkeys(
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One detector of one peer; a costly one is asked only about the cases that `asked` marks."""
+    """One detector of one peer."""
 
     peer: str
     detector: str
-    some: bool = False
 
     @property
     def name(self) -> str:
@@ -57,27 +55,28 @@ def peer_environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | ONE_THREAD | QUIET
 
 
-def ask(questions: list[Question], cases: Mapping[str, np.ndarray], folder: Path, jobs: int) -> dict[str, Any]:
-    """Answers by question; kept in `folder` under the digest of the cases, so that nobody is asked twice."""
+def ask(questions: list[Question], cases: Mapping[str, np.ndarray], folder: Path, seconds: float) -> dict[str, Any]:
+    """Answers by question; kept in `folder` under the digest of the cases, so that nobody is asked twice.
+
+    Each detector answers case after case until its CPU seconds are spent.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(cases[key]).tobytes() for key in sorted(cases)))
     stored = folder / f"cases-{digest.hexdigest()[:12]}.npz"
     np.savez(stored, **cases)
     for peer in {question.peer for question in questions}:
         python_of(peer, folder)
-    with ThreadPoolExecutor(jobs) as pool:
-        answers = pool.map(lambda question: _answer(question, stored, folder), questions)
+    answers = [_answer(question, stored, folder, seconds) for question in questions]
     return {question.name: answer for question, answer in zip(questions, answers, strict=True)}
 
 
-def _answer(question: Question, cases: Path, folder: Path) -> Any:
+def _answer(question: Question, cases: Path, folder: Path, seconds: float) -> Any:
     runner = RUNNERS / f"run_{question.peer}.py"
     code = hashlib.sha256(runner.read_bytes()).hexdigest()[:8]
-    out = folder / f"{cases.stem}-{code}-{question.name.replace(' ', '-')}.json"
+    out = folder / f"{cases.stem}-{code}-{question.name.replace(' ', '-')}-{seconds:.0f}.json"
     if not out.exists():
         print(f"{question.name}: asked", file=sys.stderr)
-        words = [python_of(question.peer, folder), runner, cases, out, question.detector]
-        words += ["some"] if question.some else []
+        words = [python_of(question.peer, folder), runner, cases, out, question.detector, str(seconds)]
         said = subprocess.run(words, env=peer_environment(), capture_output=True, text=True, check=False)
         if said.returncode:
             raise RuntimeError(f"{question.name}: {said.stderr[-2000:]}")
