@@ -11,9 +11,10 @@ subjects it is approximate: 0 to 7 % alarms were measured at a level of 5 %.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
 
 from continual.domain.drift import SignalFamily
 from continual.domain.errors import WindowError
@@ -27,11 +28,15 @@ BANDWIDTH_FACTORS = (8.0, 4.0, 2.0, 1.0, 0.5)
 FREQUENCIES = 512
 _MEDIAN_SAMPLES = 1000
 _PERMUTATION_ROWS = 1000
-_FEATURE_ROWS = 4096
+_PERMUTATION_CELLS = 2_000_000
+_FEATURE_ROWS = 512
 _ROUNDING = 1e-12
 
 Samples = Float[np.ndarray, "sample feature"]
 Gram = Float[np.ndarray, "subject subject"]
+Points = Float32[np.ndarray, "subject point"]
+Groups = Float[np.ndarray, "group subject"]
+"""Rows of 0 and 1: which subjects make a group."""
 
 
 def measure(reference: Window, current: Window, family: SignalFamily, effort: Effort) -> tuple[Finding, ...]:
@@ -50,9 +55,9 @@ def measure(reference: Window, current: Window, family: SignalFamily, effort: Ef
         )
     codes, known = subject_codes(reference)
     new_codes, new = subject_codes(current)
-    pooled = np.vstack([first, second]).astype(float)
-    gram = _subject_gram(pooled, np.concatenate([codes, new_codes + known]), effort.seed)
-    score, null = _permute(gram, new, effort)
+    pooled = np.vstack([first, second]).astype(float, copy=False)
+    similarity = _subject_similarity(pooled, np.concatenate([codes, new_codes + known]), effort.seed)
+    score, null = _permute(similarity, new, effort)
     p_value = (1 + int(np.count_nonzero(null >= score - _tolerance(score)))) / (1 + len(null))
     detail = {"reference_subjects": known, "current_subjects": new, "permutations": len(null)}
     return (Finding(family.value, score, p_value, _Null(np.sort(null)[::-1]).smallest_alarming, detail),)
@@ -71,8 +76,11 @@ def squared_distances(current: Window, references: Sequence[Window], seed: int) 
     scale = _typical_distance(_some_rows(pooled, seed))
     if scale is None:
         return [0.0] * len(references)
-    frequencies = _frequencies(pooled.shape[1], scale, seed)
-    points = [_subject_features(window.embeddings, subject_codes(window)[0], frequencies) for window in windows]
+    frequencies, centre = _frequencies(pooled.shape[1], scale, seed), pooled.mean(axis=0)
+    points = [
+        _subject_features(window.embeddings - centre, subject_codes(window)[0], frequencies).astype(float)
+        for window in windows
+    ]
     here = points[-1]
     return [_within(there) + _within(here) - 2 * float(there.mean(axis=0) @ here.mean(axis=0)) for there in points[:-1]]
 
@@ -102,21 +110,67 @@ def _rows(window: Window, family: SignalFamily) -> Samples | None:
     return window.embeddings if family is SignalFamily.EMBEDDINGS else window.outputs
 
 
-def _subject_gram(samples: Samples, codes: Int[np.ndarray, "sample"], seed: int) -> Gram:
-    """Mean kernel value between the images of each two subjects; zero on the diagonal."""
+class _Similarity(Protocol):
+    """Mean kernel values between different subjects, summed over groups of them."""
+
+    subjects: int
+
+    def inside(self, groups: Groups) -> Float[np.ndarray, "group"]:
+        """Sum over ordered pairs of different members of each group."""
+
+    def with_all(self) -> Float[np.ndarray, "subject"]:
+        """Sum over each subject's pairs with all others."""
+
+
+class _Gram:
+    """Every pair's mean kernel value."""
+
+    def __init__(self, values: Float[np.ndarray, "subject subject"]) -> None:
+        np.fill_diagonal(values, 0.0)
+        self._values, self.subjects = values, len(values)
+
+    def inside(self, groups: Groups) -> Float[np.ndarray, "group"]:
+        sums: Float[np.ndarray, "group"] = np.einsum("ij,ij->i", groups @ self._values, groups)
+        return sums
+
+    def with_all(self) -> Float[np.ndarray, "subject"]:
+        sums: Float[np.ndarray, "subject"] = self._values.sum(axis=1)
+        return sums
+
+
+class _Points:
+    """One point per subject whose inner products stand for kernel values, so that no pair is ever written down.
+
+    Centred, which changes no mean discrepancy and leaves sums small enough for 32 bits.
+    """
+
+    def __init__(self, points: Points) -> None:
+        points -= points.mean(axis=0, dtype=np.float64).astype(points.dtype)
+        self._points, self.subjects = points, len(points)
+        self._own = np.einsum("ij,ij->i", points, points).astype(float)
+
+    def inside(self, groups: Groups) -> Float[np.ndarray, "group"]:
+        sums = (groups.astype(self._points.dtype) @ self._points).astype(float)
+        within: Float[np.ndarray, "group"] = np.einsum("ij,ij->i", sums, sums) - groups @ self._own
+        return within
+
+    def with_all(self) -> Float[np.ndarray, "subject"]:
+        total = self._points.sum(axis=0, dtype=np.float64)
+        sums: Float[np.ndarray, "subject"] = self._points @ total.astype(self._points.dtype) - self._own
+        return sums
+
+
+def _subject_similarity(samples: Samples, codes: Int[np.ndarray, "sample"], seed: int) -> _Similarity:
+    """Mean kernel value between the images of each two subjects."""
     exact = len(samples) <= EXACT_SAMPLES
     distances = _squared_distances(samples if exact else _some_rows(samples, seed))
     scale = _median_positive(distances, samples)
     if scale is None:
-        subjects = int(codes.max()) + 1
-        gram = np.zeros((subjects, subjects))
-    elif exact:
-        gram = _average_pairs(_kernel(distances, scale), codes)
-    else:
-        points = _subject_features(samples, codes, _frequencies(samples.shape[1], scale, seed))
-        gram = points @ points.T
-    np.fill_diagonal(gram, 0.0)
-    return gram
+        return _Points(np.zeros((int(codes.max()) + 1, 1), dtype=np.float32))
+    if exact:
+        return _Gram(_average_pairs(_kernel(distances, scale), codes))
+    samples -= samples.mean(axis=0)  # kernels know distances only, and small angles keep their digits in 32 bits
+    return _Points(_subject_features(samples, codes, _frequencies(samples.shape[1], scale, seed)))
 
 
 def _squared_distances(samples: Samples) -> Float[np.ndarray, "sample sample"]:
@@ -169,26 +223,29 @@ def _average_pairs(kernel: Float[np.ndarray, "sample sample"], codes: Int[np.nda
     return averaged
 
 
-def _frequencies(features: int, scale: float, seed: int) -> Float[np.ndarray, "feature frequency"]:
+def _frequencies(features: int, scale: float, seed: int) -> Float32[np.ndarray, "feature frequency"]:
     """Gaussian frequencies whose mixture of widths is that of the exact kernel."""
     widths = np.resize(np.asarray(BANDWIDTH_FACTORS) * scale, FREQUENCIES)
-    return np.random.default_rng(seed).normal(size=(features, FREQUENCIES)) * np.sqrt(2 / widths)
+    drawn = np.random.default_rng(seed).normal(size=(features, FREQUENCIES)) * np.sqrt(2 / widths)
+    return drawn.astype(np.float32)
 
 
 def _subject_features(
-    samples: Samples, codes: Int[np.ndarray, "sample"], frequencies: Float[np.ndarray, "feature frequency"]
-) -> Float[np.ndarray, "subject point"]:
+    samples: Samples, codes: Int[np.ndarray, "sample"], frequencies: Float32[np.ndarray, "feature frequency"]
+) -> Points:
     """Mean random Fourier feature of each subject; inner products approximate mean kernel values."""
     counts = np.bincount(codes)
-    sums = np.zeros((len(counts), 2 * FREQUENCIES))
+    means = np.zeros((len(counts), 2 * FREQUENCIES), dtype=np.float32)
     order = np.argsort(codes, kind="stable")
     for start in range(0, len(samples), _FEATURE_ROWS):
         rows = order[start : start + _FEATURE_ROWS]
-        angles = samples[rows] @ frequencies
-        points = np.hstack([np.cos(angles), np.sin(angles)]) / np.sqrt(FREQUENCIES)
+        angles = samples[rows].astype(np.float32) @ frequencies
+        points = np.empty((len(rows), 2 * FREQUENCIES), dtype=np.float32)
+        np.cos(angles, out=points[:, :FREQUENCIES])
+        np.sin(angles, out=points[:, FREQUENCIES:])
         subjects, first_rows = np.unique(codes[rows], return_index=True)
-        sums[subjects] += np.add.reduceat(points, first_rows, axis=0)
-    means: Float[np.ndarray, "subject point"] = sums / counts[:, None]
+        means[subjects] += points if len(subjects) == len(rows) else np.add.reduceat(points, first_rows, axis=0)
+    means /= (np.sqrt(FREQUENCIES) * counts[:, None]).astype(np.float32)
     return means
 
 
@@ -201,26 +258,29 @@ def _within(points: Float[np.ndarray, "subject point"]) -> float:
     return float(total @ total - np.einsum("ij,ij->", points, points)) / (count * (count - 1))
 
 
-def _permute(gram: Gram, current: int, effort: Effort) -> tuple[float, Float[np.ndarray, "permutation"]]:
+def _permute(similarity: _Similarity, current: int, effort: Effort) -> tuple[float, Float[np.ndarray, "permutation"]]:
     """The observed score and the permuted ones, every permutation a row of one matrix product."""
     generator = np.random.default_rng(effort.seed)
-    membership = np.zeros(len(gram))
-    membership[len(gram) - current :] = 1.0
-    scores = [_scores(gram, membership[None, :], current)]
-    for start in range(0, effort.permutations, _PERMUTATION_ROWS):
-        rows = min(_PERMUTATION_ROWS, effort.permutations - start)
-        scores.append(_scores(gram, generator.permuted(np.tile(membership, (rows, 1)), axis=1), current))
+    observed = np.zeros((1, similarity.subjects))
+    observed[0, similarity.subjects - current :] = 1.0
+    with_all = similarity.with_all()
+    scores = [_scores(similarity, with_all, observed)]
+    most = max(1, min(_PERMUTATION_ROWS, _PERMUTATION_CELLS // similarity.subjects))
+    for start in range(0, effort.permutations, most):
+        rows = min(most, effort.permutations - start)
+        scores.append(_scores(similarity, with_all, generator.permuted(np.tile(observed, (rows, 1)), axis=1)))
     return float(scores[0][0]), np.concatenate(scores[1:])
 
 
 def _scores(
-    gram: Gram, membership: Float[np.ndarray, "permutation subject"], current: int
+    similarity: _Similarity, with_all: Float[np.ndarray, "subject"], groups: Groups
 ) -> Float[np.ndarray, "permutation"]:
     """Squared MMD for each row of 0/1 membership in the current window; a window of one subject has no inner pairs."""
-    known = len(gram) - current
-    inside = np.einsum("ij,ij->i", membership @ gram, membership)
-    across = membership @ gram.sum(axis=1) - inside
-    outside = gram.sum() - 2 * across - inside
+    current = round(float(groups[0].sum()))
+    known = similarity.subjects - current
+    inside = similarity.inside(groups)
+    across = groups @ with_all - inside
+    outside = with_all.sum() - 2 * across - inside
     pairs_inside, pairs_outside = max(current * (current - 1), 1), max(known * (known - 1), 1)
     scores: Float[np.ndarray, "permutation"] = (
         inside / pairs_inside + outside / pairs_outside - 2 * across / (known * current)

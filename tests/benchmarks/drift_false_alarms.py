@@ -6,34 +6,20 @@ come in random order, 200 as the reference and the rest day by day, looked at as
 as one false alarm however often it alarms. Beside it what the tests of every look alone would have called.
 """
 
-import csv
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from report import Row, arguments, data_folder, publish, weights_file
+from real_cells import Site, read_site
+from report import Row, arguments, publish
 
 from continual.domain.change_plan import ChangePlan
 from continual.domain.drift import DriftReport, Verdict
-from continual.domain.samples import Sample, Split
-from continual.imaging import decode_image, pixel_statistics
-from continual.learning import (
-    ActivationCache,
-    ActivationKey,
-    LoraShape,
-    build_network,
-    first_tuned_block,
-    resolve_backbone,
-)
-from monitoring import Intake, Past, Window, look
+from monitoring import Intake, Past, look
 
-SIDE_PX = 126
 LONE, CROWDED = "barcelona", "bangkok_chula"
 """One image a patient; 30 patients with up to 70 images each."""
 REFERENCE = 200
@@ -41,27 +27,6 @@ DAYS = 365
 CLEAN = Intake(offered=1, quarantined=0)
 ONE_LOOK = {"alpha": 0.10, "first_look_share": 0.5}
 """A plan whose first look spends .05 on its tests."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Site:
-    """All images of a site: rows of embeddings, their patients, their pixel statistics."""
-
-    name: str
-    embeddings: Float[np.ndarray, "sample feature"]
-    subjects: tuple[str, ...]
-    statistics: tuple[dict[str, float], ...]
-
-    def window(self, rows: Sequence[int] | Int[np.ndarray, "sample"]) -> Window:
-        """Some of the images as a window."""
-        return Window(
-            site=self.name,
-            subjects=tuple(self.subjects[row] for row in rows),
-            embeddings=self.embeddings[rows],
-            outputs=None,
-            tags=({},) * len(rows),
-            pixel_statistics=tuple(self.statistics[row] for row in rows),
-        )
 
 
 def main() -> None:
@@ -87,33 +52,6 @@ def main() -> None:
     rows.append(Row(f"{years} site-years of looks", "at most .05", f"{called / years:.3f}", called / years <= 0.05))
     rows.append(Row("the same if every look's own tests called", "", f"{alone / years:.3f}", None))
     publish(rows, raw, options.json)
-
-
-def read_site(name: str, folder: Path) -> Site:
-    """Embeddings from the frozen backbone, computed once and kept in `folder`."""
-    manifest = data_folder() / "white_blood_cells" / "manifest.csv"
-    with manifest.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["site"] == name]
-    samples = [
-        Sample(f"{number:064x}", name, row["subject"], row["label"], Split.TRAIN, "", batch=1)
-        for number, row in enumerate(rows)
-    ]
-    pixels = {
-        sample.digest: decode_image((manifest.parent / row["path"]).read_bytes()).pixels
-        for sample, row in zip(samples, rows, strict=True)
-    }
-    weights = resolve_backbone(str(weights_file()))
-    backbone = build_network(weights)
-    key = ActivationKey(weights.digest, first_tuned_block(backbone, LoraShape()), SIDE_PX)
-    cache = ActivationCache(folder / name, key, backbone, torch.device("cpu"))
-    print(f"{name}: {len(samples)} images", file=sys.stderr)
-    cache.fill(samples, 1, lambda sample: pixels[sample.digest], lambda _done: None)
-    return Site(
-        name,
-        cache.features([sample.digest for sample in samples]).astype(float),
-        tuple(sample.subject for sample in samples),
-        tuple(pixel_statistics(pixels[sample.digest]) for sample in samples),
-    )
 
 
 def one_look(site: Site, count: int, runs: int) -> float:
