@@ -1,8 +1,10 @@
 """Detectors, one file each; adding one means writing its file and one line in `DETECTORS`."""
 
-from monitoring.detectors import mmd, tabular
+from monitoring.detectors import mmd, outlying, tabular
 from monitoring.detectors.detector import Detector, Effort, Finding
 
-DETECTORS: dict[str, Detector] = {detector.name: detector for detector in (mmd.DETECTOR, tabular.DETECTOR)}
+DETECTORS: dict[str, Detector] = {
+    detector.name: detector for detector in (mmd.DETECTOR, tabular.DETECTOR, outlying.DETECTOR)
+}
 
 __all__ = ["DETECTORS", "Detector", "Effort", "Finding"]

@@ -10,7 +10,6 @@ subjects it is approximate: 0 to 7 % alarms were measured at a level of 5 %.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +18,7 @@ from jaxtyping import Float, Float32, Int
 from continual.domain.drift import SignalFamily
 from continual.domain.errors import WindowError
 from monitoring.detectors.detector import Detector, Effort, Finding
+from monitoring.detectors.permuted import ROUNDING, Permuted
 from monitoring.windows import Window, subject_codes
 
 EXACT_SAMPLES = 2000
@@ -30,7 +30,6 @@ _MEDIAN_SAMPLES = 1000
 _PERMUTATION_ROWS = 1000
 _PERMUTATION_CELLS = 2_000_000
 _FEATURE_ROWS = 512
-_ROUNDING = 1e-12
 
 Samples = Float[np.ndarray, "sample feature"]
 Gram = Float[np.ndarray, "subject subject"]
@@ -58,9 +57,9 @@ def measure(reference: Window, current: Window, family: SignalFamily, effort: Ef
     pooled = np.vstack([first, second]).astype(float, copy=False)
     similarity = _subject_similarity(pooled, np.concatenate([codes, new_codes + known]), effort.seed)
     score, null = _permute(similarity, new, effort)
-    p_value = (1 + int(np.count_nonzero(null >= score - _tolerance(score)))) / (1 + len(null))
+    permuted = Permuted.of(null)
     detail = {"reference_subjects": known, "current_subjects": new, "permutations": len(null)}
-    return (Finding(family.value, score, p_value, _Null(np.sort(null)[::-1]).smallest_alarming, detail),)
+    return (Finding(family.value, score, permuted.p_value(score), permuted.smallest_alarming, detail),)
 
 
 def squared_distances(current: Window, references: Sequence[Window], seed: int) -> list[float]:
@@ -83,27 +82,6 @@ def squared_distances(current: Window, references: Sequence[Window], seed: int) 
     ]
     here = points[-1]
     return [_within(there) + _within(here) - 2 * float(there.mean(axis=0) @ here.mean(axis=0)) for there in points[:-1]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Null:
-    """The permuted scores, largest first."""
-
-    scores: Float[np.ndarray, "permutation"]
-
-    def smallest_alarming(self, level: float) -> float:
-        """Smallest score with p <= level; infinity when too few permutations were drawn to reach the level."""
-        # p <= level leaves room for this many permuted scores at or above the observed one.
-        exceedances = int(np.floor(level * (1 + len(self.scores)) + _ROUNDING)) - 1
-        if exceedances < 0:
-            return float("inf")
-        edge = float(self.scores[exceedances])
-        return edge + 2 * _tolerance(edge)
-
-
-def _tolerance(score: float) -> float:
-    """Scores closer than this are ties, which rounding in the matrix product would break at random."""
-    return _ROUNDING * max(1.0, abs(score))
 
 
 def _rows(window: Window, family: SignalFamily) -> Samples | None:
@@ -187,7 +165,7 @@ def _squared_distances(samples: Samples) -> Float[np.ndarray, "sample sample"]:
 
 def _median_positive(distances: Float[np.ndarray, "sample sample"], samples: Samples) -> float | None:
     """Median squared distance between samples that differ; None when all are the same."""
-    rounding = _ROUNDING * float(np.einsum("ij,ij->i", samples, samples).max())
+    rounding = ROUNDING * float(np.einsum("ij,ij->i", samples, samples).max())
     apart = distances[distances > rounding]
     return float(np.median(apart)) if apart.size else None
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from drift_false_alarms import SIDE_PX
 from jaxtyping import Bool, Float, Int, UInt8
+from real_cells import SIDE_PX
 from report import data_folder, weights_file
 from scipy.ndimage import gaussian_filter, zoom
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from continual.domain.drift import Action, PerformanceEvidence, Verdict
+from continual.domain.drift import Action, PerformanceEvidence, RiskEvidence, Verdict
 from monitoring import Intake, Past, look
 
 CLEAN = Intake(offered=100, quarantined=0)
@@ -69,7 +69,8 @@ def test_a_quiet_site_is_not_held_against_its_last_windows(watch):
 
 
 def measured(current):
-    return PerformanceEvidence("balanced_accuracy", 0.9, current, 600, 100)
+    risk = RiskEvidence(0.7, 0.9, 0.95, p_value=0.001, level=0.025, milestone=1, labelled=40)
+    return PerformanceEvidence("balanced_accuracy", 0.9, current, 600, 100, risk=risk)
 
 
 @pytest.fixture
