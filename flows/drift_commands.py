@@ -90,6 +90,38 @@ def drift_cases(
         console.print(f"Next:  fill in the column label, then  continual label --manifest {folder / TABLE}")
 
 
+@drift_app.command("watch")
+def drift_watch(
+    site: str,
+    adapter: Adapter,
+    workspace: Workspace = HERE,
+    mean_run: Annotated[float, typer.Option(min=10, help="Images between two false alarms, on average.")] = 1000.0,
+    as_json: AsJson = False,
+) -> None:
+    """Go through a site's new images one by one: at which would an alarm have come? Gross changes take a few images."""
+    from rich.console import Console
+
+    prepare_workspace(workspace, None, create=False)
+    with showing_progress(Console(stderr=True)), workplace_at(workspace) as workplace:
+        from dataclasses import asdict
+
+        from flows.watch import watch_site
+
+        report = watch_site(workplace, adapter, site, mean_run)
+    if as_json:
+        say_json(asdict(report))
+        return
+    console = make_console()
+    console.print(
+        f"{site}: {len(report.alarms)} alarms in {report.images} images since version {report.version} learnt it; "
+        f"{report.images / mean_run:.1f} would be false where nothing changes",
+        highlight=False,
+    )
+    for alarm in report.alarms:
+        when = alarm.arrived_at.strftime("%Y-%m-%d %H:%M UTC")
+        console.print(f"image {alarm.image}, batch {alarm.batch} of {when}", highlight=False)
+
+
 @drift_app.command("replay")
 def drift_replay(
     policy: Annotated[Path, typer.Option(help="TOML: a table [plan] with what the change plan would have otherwise.")],
