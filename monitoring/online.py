@@ -3,24 +3,25 @@
 Every property of an image (its place along the reference's main directions of embeddings, its pixel statistics) becomes
 a normal score by its rank in the reference. For each property and each of a few shifts a CUSUM (Page 1954) adds up the
 log-likelihood ratio of that shift against none; the largest sum of all is the evidence. The threshold is found by
-playing the reference's own patients in random order until the mean run to a false alarm is the one asked for. It is an
-estimate, no bound: a reference lies a little off, which shortens real runs. `monitoring.evidence` holds its level.
+playing patients in random order until the mean run to a false alarm is the one asked for. It is an estimate, no bound.
+`monitoring.evidence` holds its level.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import ndtri
 
 from continual.domain.errors import WindowError
-from monitoring.windows import Window, subject_codes
+from monitoring.windows import Window, select, subject_codes
 
 DIRECTIONS = 20
 """Main directions of the reference's embeddings that are watched, fewer where there are fewer."""
 SHIFTS = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
 """Shifts to bet on, in standard deviations of a normal score."""
+WAY = 0.25
 _RUNS = 200
 _HORIZON = 4
 _HALVINGS = 50
@@ -45,12 +46,16 @@ class Watch:
         """The sums before the first image, and after an alarm was dealt with."""
         return np.zeros((self.known.shape[1], len(SHIFTS)))
 
+    def scores(self, images: Window) -> Scores:
+        """Each image's properties as normal scores, by their ranks in the reference."""
+        return _normal_scores(_properties(self.centre, self.directions, self.statistics, images), self.known)
+
     def follow(self, sums: Sums, images: Window) -> tuple[Float[np.ndarray, "image"], Sums]:
         """The evidence after each image, in the order given, and the sums to go on from; above `threshold` it alarms.
 
         Raises WindowError when embeddings differ in width from the reference's, or a pixel statistic is missing.
         """
-        scores = _normal_scores(_properties(self.centre, self.directions, self.statistics, images), self.known)
+        scores = self.scores(images)
         evidence = np.empty(len(scores))
         for place, image in enumerate(scores):
             sums = _add(sums, image)
@@ -66,15 +71,28 @@ def watch(reference: Window, mean_run_images: float, seed: int) -> Watch:
     codes, subjects = subject_codes(reference)
     if subjects < 2:
         raise WindowError(f"window of site {reference.site} holds {subjects} subject, a watch needs 2; wait for images")
+    first = np.isin(codes, np.random.default_rng(seed).permutation(subjects)[: subjects // 2])
+    # A reference of n patients lies off by a variance of 1/n, which shortens runs. Played against itself it lies off by
+    # 0, one half against the other by 2/n + 2/n; to first order the threshold grows with that: a quarter of the way.
+    halves = [select(reference, side) for side in (first, ~first)]
+    alone = _fitted(reference)
+    within = _threshold(alone.scores(reference), codes, mean_run_images, seed)
+    across = [
+        _threshold(_fitted(known).scores(played), subject_codes(played)[0], mean_run_images, seed)
+        for known, played in (halves, halves[::-1])
+    ]
+    return replace(alone, threshold=within + WAY * (float(np.mean(across)) - within))
+
+
+def _fitted(reference: Window) -> Watch:
+    """A watch that never alarms."""
     centre = reference.embeddings.mean(axis=0)
     _, spread, directions = np.linalg.svd(reference.embeddings - centre, full_matrices=False)
     kept = spread[:DIRECTIONS] > _FLAT * max(float(np.abs(reference.embeddings).max()), 1.0)
     main = directions[: len(kept)][kept].T
     names = tuple(sorted(set.intersection(*(set(row) for row in reference.pixel_statistics))))
-    properties = _properties(centre, main, names, reference)
-    known = np.sort(properties, axis=0)
-    threshold = _threshold(_normal_scores(properties, known), codes, mean_run_images, seed)
-    return Watch(centre, main, names, known, threshold)
+    known = np.sort(_properties(centre, main, names, reference), axis=0)
+    return Watch(centre, main, names, known, float("inf"))
 
 
 def _properties(
