@@ -41,6 +41,10 @@ class AdapterHistory:
         }
         self.updates = judged_updates([*reversed(registry.updates.list(name, MOST_UPDATES))])
         self._late = {site: registry.late_labels.arrivals(site) for site in self.sites}
+        self.releases = {
+            site: {hold.batch: hold.released_at for hold in registry.holds.list(site) if hold.released_at is not None}
+            for site in self.sites
+        }
         self._context = context
         self._windows: dict[int, ChampionWindows] = {}
         self._arrivals: dict[tuple[int, str], Arrivals] = {}
@@ -51,8 +55,13 @@ class AdapterHistory:
         times = [move.moved_at for move in self.moves]
         times += [batch.created_at for batches in self.batches.values() for batch in batches]
         times += [r.created_at for reports in self.reports.values() for r in reports if r.created_at is not None]
+        times += [at for site in self.sites for at in self.events(site)]
         times += [update.finished_at for update in self.updates if update.finished_at is not None]
         return max(times, default=None)
+
+    def events(self, site: str) -> list[datetime]:
+        """When something was learnt of a site without an image coming: late labels, releases of held batches."""
+        return [*self._late[site].values(), *self.releases[site].values()]
 
     @property
     def seconds_per_update(self) -> float | None:
@@ -71,7 +80,8 @@ class AdapterHistory:
         if key not in self._arrivals:
             self._arrivals[key] = arrivals_of(self._context, champion, site, with_held=True)
         come = self._arrivals[key].until(at)
-        return replace(come, samples=known_then(come.samples, self._late[site], at))
+        released = frozenset(batch for batch, then in self.releases[site].items() if then <= at)
+        return replace(come, samples=known_then(come.samples, self._late[site], at), released=released)
 
     def windows_of(self, champion: AdapterVersion) -> ChampionWindows:
         """What a champion makes of samples."""

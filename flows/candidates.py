@@ -70,6 +70,8 @@ class Trained:
     stay: Stay = field(default_factory=Stay)
     start: int | None = None
     cpu_seconds: float = 0.0
+    held: frozenset[int] = frozenset()
+    """Batches of the site that were held when its samples were listed."""
     sums: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
@@ -90,6 +92,7 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
     Over a closed-form champion the weights start from the nearest ancestor that has LoRA weights, and what was learnt
     since then is learnt with the new samples. Raises StreamError when there are too few labels for the change plan.
     """
+    held = context.registry.holds.held(site)
     experience = labelled_experience(context, champion, site)
     remembered = learnable(context, remembered_by(context.registry, champion))
     start = newest_of_lora(context, champion)
@@ -131,6 +134,7 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
         stay=stay,
         start=start.number if start else None,
         cpu_seconds=pace.cpu,
+        held=held,
     )
 
 
@@ -260,8 +264,9 @@ def _record(context: AdapterContext, trained: Trained, tested: Tested, gate: Gat
     parent = trained.parent
     validated = evaluate(context, trained.network, trained.trained_on, Split.VALIDATION)
     last = max(sample.batch for sample in trained.experience)
-    # A batch that was held while its images were being learnt has been learnt all the same.
-    held = context.registry.holds.held(trained.site) - {sample.batch for sample in trained.experience}
+    # Held then or now, and not learnt: a batch may be held or released while its site is being learnt.
+    held = trained.held | context.registry.holds.held(trained.site)
+    held -= {sample.batch for sample in trained.experience}
     return {
         "adapter": context.name,
         "strategy": trained.strategy,

@@ -23,6 +23,7 @@ def fit_candidate(context: AdapterContext, champion: AdapterVersion | None, site
     sites of any other champion are learnt anew, from frozen features of the training samples that are still stored.
     Raises StreamError when there are too few labels for the change plan.
     """
+    on_hold = context.registry.holds.held(site)
     experience = labelled_experience(context, champion, site)
     remembered = remembered_by(context.registry, champion)
     continued = champion if _is_of(champion, method) else None
@@ -51,6 +52,7 @@ def fit_candidate(context: AdapterContext, champion: AdapterVersion | None, site
         past=len(past),
         start=continued.number if continued else None,
         sums=learner.sums(),
+        held=on_hold,
     )
 
 

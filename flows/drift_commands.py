@@ -71,22 +71,18 @@ def drift_cases(
     count: Annotated[int, typer.Option(min=1, help="Most cases.")] = 60,
     as_json: AsJson = False,
 ) -> None:
-    """Write the images that are worth a label, with a table to fill in for `continual label`."""
+    """Write images to label, drawn by lot, with a table to fill in for `continual label`."""
     with workplace_at(workspace) as workplace:
         from dataclasses import asdict
 
-        from flows.label_requests import DOUBTFUL, TABLE, write_cases
+        from flows.label_requests import TABLE, write_cases
 
         cases = write_cases(workplace, adapter, site, folder, count)
         if as_json:
             say_json([asdict(case) for case in cases])
             return
-        doubtful = sum(case.chosen == DOUBTFUL for case in cases)
         console = make_console()
-        console.print(
-            f"{len(cases)} images of {site}: {doubtful} that the champion doubts, {len(cases) - doubtful} by lot",
-            highlight=False,
-        )
+        console.print(f"{len(cases)} images of {site}, drawn by lot", highlight=False)
         console.print(f"Next:  fill in the column label, then  continual label --manifest {folder / TABLE}")
 
 

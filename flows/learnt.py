@@ -28,10 +28,14 @@ def has_learnt_batch(version: AdapterVersion, site: str, batch: int) -> bool:
 def learnt_record(
     parent: AdapterVersion | None, site: str, last: int, held: Collection[int]
 ) -> dict[str, dict[str, Any]]:
-    """What a version's record says of batches after it learnt `site` up to batch `last`, without those held."""
+    """What a version's record says of batches after it learnt `site` up to batch `last`, without those held then.
+
+    What the parent has learnt stays learnt, whatever was held since.
+    """
     learnt = {**(parent.record["learnt_batches"] if parent else {}), site: last}
     left_out = {**(parent.record.get("held_batches", {}) if parent else {})}
-    left_out[site] = sorted(batch for batch in held if batch <= last)
+    new = [batch for batch in held if parent is None or not has_learnt_batch(parent, site, batch)]
+    left_out[site] = sorted(batch for batch in new if batch <= last)
     return {"learnt_batches": learnt, "held_batches": {name: each for name, each in left_out.items() if each}}
 
 

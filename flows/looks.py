@@ -67,7 +67,8 @@ def look_at_site(
 ) -> DriftReport | None:
     """Compare a site's current window with the champion's references, file a report and hold faulty batches.
 
-    A report that says nothing new is not filed again. None when there is nothing to look at.
+    A report that says nothing new of its window is not filed again, so a fault that came since stays the site's newest.
+    None when there is nothing to look at.
     """
     filed = [*reversed(context.registry.drift.list(site, limit=MOST_REPORTS))]
     looker = Looker(context.name, champion, partial(ChampionWindows, context, champion), datetime.now(UTC), now)
@@ -76,7 +77,7 @@ def look_at_site(
         return None
     if taken.compared is not None:
         keep_predictions(context, champion, taken.compared.current)
-    known = next((report for report in filed[-1:] if is_same(report, taken.report)), None)
+    known = said_before(filed, taken.report)
     new = known is None and taken.report.id is None
     report = _file(context, taken) if new else known or taken.report
     if taken.broken:
@@ -85,6 +86,20 @@ def look_at_site(
     if new:
         send_after_look(context.workplace)
     return report
+
+
+def hold_broken(context: AdapterContext, champion: AdapterVersion, site: str) -> tuple[int, ...]:
+    """Hold those batches that no look has seen and that are faulty by themselves: an update learns all that came."""
+    arrivals = arrivals_of(context, champion, site)
+    filed = [*reversed(context.registry.drift.list(site, limit=MOST_REPORTS))]
+    pending = arrivals.pending(reports_of_closed(filed, context.name, champion))
+    if not pending.batches:
+        return ()
+    windows = ChampionWindows(context, champion)
+    windows.fill(site, arrivals.samples)
+    broken = _faulty(arrivals, pending, context.options.plan, windows)
+    reason = f"{len(broken)} of {len(pending.batches)} batches that no look has seen are faulty by themselves"
+    return context.registry.holds.hold(broken, reason, context.workplace.actor)
 
 
 def take_look(looker: Looker, arrivals: Arrivals, filed: Sequence[DriftReport], plan: ChangePlan) -> Taken | None:
@@ -147,6 +162,10 @@ def _broken(
     arrivals: Arrivals, stretch: Stretch, plan: ChangePlan, windows: ChampionWindows | None = None
 ) -> tuple[int, ...]:
     """Those batches of a faulty window that are faulty by themselves, or all of them; without windows by the intake."""
+    return _faulty(arrivals, stretch, plan, windows) or stretch.batches
+
+
+def _faulty(arrivals: Arrivals, stretch: Stretch, plan: ChangePlan, windows: ChampionWindows | None) -> tuple[int, ...]:
     references = windows.references() if windows else []
     found = [
         batch.batches
@@ -158,7 +177,7 @@ def _broken(
             arrivals.intake(batch),
         )
     ]
-    return tuple(number for batches in found for number in batches) or stretch.batches
+    return tuple(number for batches in found for number in batches)
 
 
 def _windows(windows: ChampionWindows, arrivals: Arrivals, due: NextLook) -> Compared:
@@ -190,8 +209,14 @@ def _compare(
     )
 
 
-def is_same(filed: DriftReport, said: DriftReport) -> bool:
-    """Whether a look says nothing that is not filed already."""
+def said_before(filed: Sequence[DriftReport], said: DriftReport) -> DriftReport | None:
+    """The newest of a site's reports on this window by this version, where it says the same; None for something new."""
+    window = said.adapter, said.version, said.batches
+    newest = next((one for one in reversed(filed) if (one.adapter, one.version, one.batches) == window), None)
+    return newest if newest is not None and _is_same(newest, said) else None
+
+
+def _is_same(filed: DriftReport, said: DriftReport) -> bool:
     # The map is drawn, not said: its last digits are the linear algebra's.
     first, second = (replace(report, id=None, created_at=None, projection=None) for report in (filed, said))
     return first == second

@@ -78,8 +78,15 @@ def measured_performance(
 def _as_they_became_known(context: AdapterContext, site: str, samples: Sequence[Sample]) -> list[Sample]:
     """In the order in which the registry came to know their labels, so that nothing read before moves."""
     came = {batch.number: batch.created_at for batch in context.registry.samples.batches(site)}
+    # Of a held batch nothing was known until it was released.
+    came |= {hold.batch: hold.released_at for hold in context.registry.holds.list(site) if hold.released_at is not None}
     late = context.registry.late_labels.arrivals(site)
-    return sorted(samples, key=lambda one: (late.get(one.digest, came[one.batch]), one.batch, one.digest))
+
+    def known_at(sample: Sample) -> tuple[datetime, int, str]:
+        arrived = came[sample.batch]
+        return max(late.get(sample.digest, arrived), arrived), sample.batch, sample.digest
+
+    return sorted(samples, key=known_at)
 
 
 def _outcomes(

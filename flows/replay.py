@@ -21,7 +21,7 @@ from continual.domain.update_pace import JudgedUpdate, update_pause
 from flows.adapter_context import context_of
 from flows.adapter_history import AdapterHistory
 from flows.arrivals import Arrivals, pending_since, reports_of_closed
-from flows.looks import Looker, is_same, take_look
+from flows.looks import Looker, said_before, take_look
 from flows.progress import Advance, track
 from flows.update import LEARN_ON
 from flows.workplace import Workplace
@@ -175,13 +175,14 @@ class _Run:
         self._on_hold: dict[str, set[int]] = {site: set() for site in sites}
         self._begun: list[Begun] = []
         self._held: list[Begun] = []
-        self._learnt: set[tuple[str, int, int]] = set()
+        self._learnt: set[tuple[str, int, int, int]] = set()
 
     def go(self, title: str) -> None:
         """Look at every site whenever something came, a champion changed, or a window or a pause came of age."""
         batches, moves = self._history.batches, self._history.moves
         for place, site in enumerate(self._sites):
             times = {batch.created_at for batch in batches[site]} | {move.moved_at for move in moves}
+            times |= set(self._history.events(site))
             self._agenda += [(at, place) for at in times]
         heapq.heapify(self._agenda)
         known = set(self._agenda)
@@ -207,7 +208,8 @@ class _Run:
         if champion is None:
             return
         site, plan = self._sites[place], self._plans[champion.number]
-        arrivals = self._history.arrivals(champion, site, at).without(self._on_hold[site])
+        arrivals = self._history.arrivals(champion, site, at)
+        arrivals = arrivals.without(self._on_hold[site] - arrivals.released)
         report = self._look(champion, arrivals, plan, at)
         since = pending_since(arrivals, self._tested(champion, site))
         if since is not None:
@@ -225,14 +227,16 @@ class _Run:
         if taken is None or taken.report in filed:
             return None if taken is None else taken.report
         self._on_hold[arrivals.site].update(taken.broken)
-        if not (filed and is_same(filed[-1], taken.report)):
+        known = said_before(filed, taken.report)
+        if known is None:
             filed.append(replace(taken.report, created_at=at))
-        return filed[-1]
+        return known or filed[-1]
 
     def _learn(self, champion: AdapterVersion, arrivals: Arrivals, action: Action, at: datetime) -> None:
         """Begin an update unless these very samples were learnt, none of them can be, or the pace holds it back."""
         site, plan = arrivals.site, self._plans[champion.number]
-        which = site, champion.number, max(batch.number for batch in arrivals.batches)
+        labels = sum(sample.label is not None for sample in arrivals.samples)
+        which = site, champion.number, max(batch.number for batch in arrivals.batches), labels
         if which in self._learnt or not any(sample.split is Split.TRAIN for sample in arrivals.samples):
             return
         judged = [JudgedUpdate(update.site, update.at) for update in self._begun]

@@ -10,6 +10,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from continual.domain.adapters import AdapterState, AdapterVersion
+from continual.domain.digests import sha256_json
 from continual.domain.drift import Action, DriftReport
 from continual.domain.errors import StreamError
 from continual.domain.samples import Split
@@ -26,7 +27,7 @@ from flows.adapter_context import (
 from flows.candidates import register_candidate
 from flows.choice import AUTO, candidate_of, check_strategies
 from flows.letting_go import check_strategy, let_go
-from flows.looks import look_at_site
+from flows.looks import hold_broken, look_at_site
 from flows.progress import say
 from flows.requests import Release
 from flows.windows import new_labels, new_samples
@@ -63,7 +64,7 @@ def learn_site(context: AdapterContext, site: str, strategy: str) -> AdapterVers
     champion = context.champion()
     parent = champion.number if champion else None
     updates = context.registry.updates
-    plan = {"strategy": strategy, "options": context.options.as_record(), "batches": _batches(context, site)}
+    plan = _attempt(context, champion, site, strategy)
     begun = updates.begin(context.name, site, parent, plan, context.workplace.actor)
     started = time.perf_counter()
     number, outcome = None, "failed"
@@ -84,12 +85,12 @@ def already_judged(context: AdapterContext, site: str, strategy: str) -> bool:
         return False
     if not any(sample.split is Split.TRAIN for sample in new_samples(context, champion, site)):
         return True
-    plan = {"strategy": strategy, "options": context.options.as_record(), "batches": _batches(context, site)}
+    plan = _attempt(context, champion, site, strategy)
     return any(
         update.site == site
         and update.parent == champion.number
         and update.outcome in JUDGED
-        and _completed(update.plan) == plan
+        and {**plan, **_completed(update.plan)} == plan
         for update in context.registry.updates.list(context.name)
     )
 
@@ -169,6 +170,9 @@ def _learn_if_needed(context: AdapterContext, site: str, strategy: str, learn_on
     pause = _pause(context, site, report.action) if learn_on.paced else None
     if pause is not None:
         return f"not learnt: {pause}"
+    broken = hold_broken(context, context.registry.adapters.current(context.name), site)
+    if broken:
+        return f"not learnt: held {len(broken)} batches that no look has seen, for a data fault; look again"
     version = learn_site(context, site, strategy)
     return f"version {version.number} {version.state.value}"
 
@@ -192,6 +196,20 @@ def _let_go(context: AdapterContext) -> None:
         say(f"{gone} images let go; what learning needs of them is kept as activations")
 
 
+def _attempt(context: AdapterContext, champion: AdapterVersion | None, site: str, strategy: str) -> dict[str, Any]:
+    """What an update is made of; the same again would come to the same."""
+    held = context.registry.holds.held(site)
+    batches = [batch.number for batch in context.registry.samples.batches(site) if batch.number not in held]
+    training = [sample for sample in new_samples(context, champion, site) if sample.split is Split.TRAIN]
+    return {
+        "strategy": strategy,
+        "options": context.options.as_record(),
+        "batches": batches,
+        # Labels may come without any batch.
+        "labels": sha256_json(sorted((one.digest, one.label or "", one.mask or "") for one in training)),
+    }
+
+
 def _completed(plan: Mapping[str, Any]) -> dict[str, Any]:
     """The plan of an attempt; one of an older release has the defaults of the options that came since."""
     return {**plan, "options": options_from_record(plan["options"]).as_record()}
@@ -208,11 +226,6 @@ def _offers_new_classes(context: AdapterContext, site: str, action: Action) -> b
 def _look(context: AdapterContext, workplace: Workplace, site: str) -> DriftReport | None:
     champion = workplace.registry.adapters.current(context.name)
     return look_at_site(context, champion, site)
-
-
-def _batches(context: AdapterContext, site: str) -> list[int]:
-    held = context.registry.holds.held(site)
-    return [batch.number for batch in context.registry.samples.batches(site) if batch.number not in held]
 
 
 @task(name="release adapter", cache_policy=NO_CACHE)

@@ -133,9 +133,10 @@ def look_at_intake(site: str, plan: ChangePlan, intake: Intake) -> DriftReport |
 def is_faulty(references: Sequence[Window], images: Window | None, plan: ChangePlan, intake: Intake) -> bool:
     """Whether one batch of a site, however small, is by itself a data fault; `images` are those that passed the gate.
 
-    A look says that a window holds a fault; this says which of its batches do.
+    A look says that a window holds a fault; this says which of its batches do. What was held back counts where as many
+    images were offered as a window needs subjects.
     """
-    if _too_many_held_back(plan, intake) is not None:
+    if intake.offered >= plan.minimum_subjects and _too_many_held_back(plan, intake) is not None:
         return True
     own = [window for window in references if images is not None and window.site == images.site]
     return bool(own) and images is not None and _broken(own[0], images, plan, intake) is not None

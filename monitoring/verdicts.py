@@ -52,6 +52,10 @@ class Evidence:
         risk = None if self.performance is None else self.performance.risk
         return risk is not None and not risk.called and not (self.harmed and plan.harm_cleared is not None)
 
+    def enough_labels(self, plan: ChangePlan) -> bool:
+        """Whether a fall rests on as many labels as the plan asks for."""
+        return self.performance is not None and self.performance.labelled >= plan.minimum_labelled
+
     @property
     def drifted(self) -> bool:
         """Drift was called by this window or an earlier one since the promotion."""
@@ -117,7 +121,7 @@ def judge(evidence: Evidence, plan: ChangePlan) -> Judgement:
     action, remedy = _remedy(evidence.performance, fall, plan, margin)
     if by_chance and action is Action.UPDATE:
         action, remedy = Action.LOG, "no update is needed, so few labels show such a fall by chance"
-    return Judgement(Verdict.COVARIATE_SHIFT, action, f"{said}: {remedy}", harmed)
+    return Judgement(Verdict.COVARIATE_SHIFT, action, f"{said}: {remedy}", harmed and evidence.enough_labels(plan))
 
 
 def _remedy(
@@ -147,23 +151,27 @@ def _judge_quiet(evidence: Evidence, plan: ChangePlan, fall: float | None) -> Ju
     if fall <= evidence.allowed_fall(plan):
         return Judgement(Verdict.NO_DRIFT, Action.NONE, said)
     if evidence.harmed and plan.harm_cleared is not None:
-        return _concept_shift(said + _standing(fall, evidence, plan))
-    if evidence.performance.labelled < plan.minimum_labelled:
+        return _concept_shift(said + _standing(fall, evidence, plan), evidence.performance, plan)
+    if not evidence.enough_labels(plan):
         return Judgement(
             Verdict.NO_DRIFT, Action.NONE, f"{said}: too few labels to call it, {plan.minimum_labelled} are needed"
         )
     risk = evidence.performance.risk
     if risk is not None and risk.called:
-        return _concept_shift(f"{said} ({_risk(risk)})")
+        return _concept_shift(f"{said} ({_risk(risk)})", evidence.performance, plan)
     why = "no labelled reference to hold it against"
     if risk is not None:
         why = f"a fall that this few labels show by chance ({_risk(risk)})"
     return Judgement(Verdict.NO_DRIFT, Action.NONE, f"{said}: {why}")
 
 
-def _concept_shift(said: str) -> Judgement:
-    reason = f"{said}: images look alike but their labels are met less often; update now or roll back"
-    return Judgement(Verdict.CONCEPT_SHIFT, Action.URGENT_UPDATE, reason, harmed=True)
+def _concept_shift(said: str, performance: PerformanceEvidence, plan: ChangePlan) -> Judgement:
+    alike = f"{said}: images look alike but their labels are met less often"
+    short = plan.minimum_labelled - performance.for_training
+    if short > 0:
+        wanted = f"{alike}; roll back, or send {short} more labelled training samples for an update"
+        return Judgement(Verdict.CONCEPT_SHIFT, Action.REQUEST_LABELS, wanted, harmed=True)
+    return Judgement(Verdict.CONCEPT_SHIFT, Action.URGENT_UPDATE, f"{alike}; update now or roll back", harmed=True)
 
 
 def _standing(fall: float | None, evidence: Evidence, plan: ChangePlan) -> str:

@@ -94,6 +94,46 @@ def test_a_look_killed_before_it_held_the_batch_holds_it_the_next_time_and_files
         assert [report.id for report in registry.drift.list("first")] == [first.id]
 
 
+def test_a_fault_stays_the_newest_word_while_nothing_newer_came(released):
+    arrive(released, 0, 24)
+    assert look(released).verdict is Verdict.NO_DRIFT
+    arrive(released, 24, 36, inverted=True)
+    fault = look(released)
+    assert fault.verdict is Verdict.DATA_FAULT
+    assert look(released).verdict is Verdict.NO_DRIFT
+    with released.registry() as registry:
+        assert registry.drift.latest("first") == fault
+        assert [report.verdict for report in registry.drift.list("first")] == [Verdict.DATA_FAULT, Verdict.NO_DRIFT]
+
+
+def test_a_faulty_batch_too_small_for_a_look_is_held_before_an_update_would_learn_it(released):
+    from flows.adapter_context import context_of
+    from flows.looks import hold_broken
+    from flows.workplace import open_workplace
+
+    arrive(released, 0, 24)
+    look(released)
+    broken, sound = arrive(released, 24, 27, inverted=True), arrive(released, 27, 30)
+    with open_workplace(released.workspace) as workplace:
+        context = context_of(workplace, "cells")
+        assert hold_broken(context, workplace.registry.adapters.current("cells"), "first") == (broken,)
+        assert {sample.batch for sample in workplace.registry.samples.list("first")} >= {sound}
+
+
+def test_what_a_parent_has_learnt_stays_learnt_though_it_is_held_since():
+    from types import SimpleNamespace
+
+    from flows.learnt import has_learnt_batch, learnt_record
+
+    def version(record):
+        return SimpleNamespace(record=record)
+
+    parent = version(learnt_record(None, "first", 5, held=()))
+    child = version(learnt_record(parent, "first", 8, held=(3, 7, 9)))
+    assert child.record["held_batches"] == {"first": [7]}
+    assert [has_learnt_batch(child, "first", batch) for batch in (3, 7, 8, 9)] == [True, False, True, False]
+
+
 def test_an_update_of_a_site_with_a_fault_learns_nothing(released):
     arrive(released, 0, 24, inverted=True)
     assert released.learn("first") == "not learnt: data_fault, action quarantine"

@@ -2,12 +2,10 @@
 
 import csv
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import pytest
 
 from continual.domain.errors import NotFoundError, SettingsError
-from continual.domain.predictions import Prediction
 from continual.domain.samples import Sample, Split
 
 
@@ -18,31 +16,23 @@ def choose(libraries):
     return choose_cases
 
 
-def sample(number, subject, margin):
-    digest = f"{(number * 7919) % 104729:064x}"
-    scores = {"blue": (1 + margin) / 2, "red": (1 - margin) / 2}
-    said = Prediction("cells", 1, "first", digest, scores, datetime(2026, 1, 1, tzinfo=UTC))
-    return Sample(digest, "first", subject, None, Split.TRAIN, "", batch=2), said
+def sample(number, subject):
+    return Sample(f"{(number * 7919) % 104729:064x}", "first", subject, None, Split.TRAIN, "", batch=2)
 
 
-def test_half_of_the_cases_are_doubtful_and_the_rest_are_drawn_by_lot(choose):
-    both = [sample(number, f"s{number}", number / 100) for number in range(100)]
-    cases = choose([one for one, _ in both], {said.digest: said for _, said in both}, 20)
-    doubtful = sorted(case.margin for case in cases if case.chosen == "doubtful")
-    assert doubtful == pytest.approx([number / 100 for number in range(10)])
-    lot = [case.margin for case in cases if case.chosen == "by lot"]
-    # Ten of ninety margins spread over .10 to .99 have a mean of .545 with a spread of .082.
-    assert len(lot) == 10
-    assert 0.3 < sum(lot) / 10 < 0.8
-    assert [case.digest for case in cases] == sorted(case.digest for case in cases)
+def test_cases_are_drawn_by_digest_and_asking_again_gives_the_same(choose):
+    samples = [sample(number, f"s{number}") for number in range(100)]
+    cases = choose(samples, 20)
+    assert [case.digest for case in cases] == sorted(one.digest for one in samples)[:20]
+    assert choose(samples[::-1], 20) == cases
 
 
 def test_a_subject_has_no_second_case_before_everybody_has_one(choose):
-    both = [sample(number, f"s{number % 5}", number / 100) for number in range(50)]
-    cases = choose([one for one, _ in both], {said.digest: said for _, said in both}, 10)
-    subjects = {one.digest: one.subject for one, _ in both}
-    for why in ("doubtful", "by lot"):
-        assert len({subjects[case.digest] for case in cases if case.chosen == why}) == 5
+    samples = [sample(number, f"s{number % 5}") for number in range(50)]
+    subjects = {one.digest: one.subject for one in samples}
+    cases = choose(samples, 10)
+    assert len({subjects[case.digest] for case in cases[:5]}) == 5
+    assert len({subjects[case.digest] for case in cases[5:]}) == 5
 
 
 def test_what_is_written_is_labelled_and_comes_back(released, tmp_path):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from continual.domain.adapters import AdapterState
 from continual.domain.drift import Action, Verdict
 from continual.domain.errors import ConflictError, LearningError, StreamError
 
@@ -156,3 +157,23 @@ def test_an_adapter_in_service_refuses_another_backbone(released, stream, tmp_pa
     wish = replace(asked_for(stream, released), backbone=str(other))
     with pytest.raises(ConflictError, match=r"adapter 'cells' stands on backbone .* a name of its own"):
         check(released, wish)
+
+
+def test_labels_that_come_late_are_reason_enough_for_the_same_samples_to_be_learnt_again(released):
+    from flows.adapter_context import context_of
+    from flows.late_labels import take_labels
+    from flows.update import already_judged, learn_site
+    from flows.workplace import open_workplace
+
+    rows = released.cells("second")
+    half = [replace(row, label="") if number % 4 == 0 else row for number, row in enumerate(rows)]
+    released.take_in(half, "second", "cells")
+    with open_workplace(released.workspace) as workplace:
+        context = context_of(workplace, "cells")
+        context.options = replace(context.options, plan=replace(context.options.plan, new_site_gain=0.99))
+        assert learn_site(context, "second", "replay").state is AdapterState.REJECTED
+        assert already_judged(context, "second", "replay")
+        table = released.folder / "late.csv"
+        table.write_text("path,label\n" + "".join(f"{row.path},{row.label}\n" for row in rows))
+        assert take_labels(workplace, table, "cells").new > 0
+        assert not already_judged(context, "second", "replay")

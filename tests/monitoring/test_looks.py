@@ -186,7 +186,8 @@ def test_the_batch_with_the_fault_is_told_from_the_sound_ones_of_its_window(slid
     known, intake = [slides(1)], Intake(offered=3, quarantined=0)
     assert is_faulty(known, slides(2, inverted=(True,) * 3), quick_plan, intake)
     assert not is_faulty(known, slides(3, inverted=(False,) * 3), quick_plan, intake)
-    assert is_faulty(known, None, quick_plan, Intake(offered=3, quarantined=2))
+    assert is_faulty(known, None, quick_plan, Intake(offered=10, quarantined=3))
+    assert not is_faulty(known, None, quick_plan, Intake(offered=3, quarantined=2))
     assert not is_faulty(known, None, quick_plan, intake)
 
 
