@@ -229,7 +229,9 @@ def test_a_shift_is_acted_on_by_measured_harm_and_labels_at_hand(
 @pytest.mark.parametrize(
     ("performance", "verdict", "action"),
     [
-        (_performance(0.6, p_value=0.004), Verdict.CONCEPT_SHIFT, Action.URGENT_UPDATE),
+        (replace(_performance(0.6, p_value=0.004), for_training=40), Verdict.CONCEPT_SHIFT, Action.URGENT_UPDATE),
+        # Called, and too few labels on the training side for an update to begin.
+        (replace(_performance(0.6, p_value=0.004), for_training=39), Verdict.CONCEPT_SHIFT, Action.REQUEST_LABELS),
         (_performance(0.6, labelled=39, p_value=0.004), Verdict.NO_DRIFT, Action.NONE),
         (_performance(0.86, p_value=0.0001), Verdict.NO_DRIFT, Action.NONE),
         # A fall that this many labels show by chance, and one that no labelled reference can be asked about.
