@@ -12,15 +12,13 @@ from typing import Any, TypeAlias, final
 from sqlalchemy import Select, insert, select
 from sqlalchemy.orm import Session
 
-from continual.domain.predictions import LabelledPrediction, Prediction
+from continual.domain.predictions import NOBODYS, LabelledPrediction, Prediction
 from continual.domain.samples import Split
 from registry.database import Database, chunks
 from registry.holds import held_batches
 from registry.plain_json import check_name, check_text, plain
 from registry.tables import BatchRow, LateLabelRow, PredictionRow, SampleRow, SubjectRow, VersionRow
 
-NOBODYS = ""
-"""The site of a picture that came without one."""
 Predictions: TypeAlias = list[Prediction]
 Labelled: TypeAlias = list[LabelledPrediction]
 Key: TypeAlias = tuple[str, int, str, str]
@@ -80,8 +78,8 @@ class PredictionStore:
         """Predictions whose picture has a label, in the order in which they were made, with the label.
 
         With `as_of` only what had been predicted and was known by then. A prediction without a site has the label that
-        all sites give its picture; where they differ it has none. With `site` only pictures that are that site's. A picture
-        of a batch that is held now has no label: nothing is judged by it.
+        all sites give its picture; where they differ it has none. With `site` only pictures that are that site's. A
+        picture of a batch that is held now has no label: nothing is judged by it.
         """
         with self._database.read() as session:
             said = session.scalars(_made(adapter, as_of)).all()
@@ -113,7 +111,7 @@ class _Known:
 
 
 def _labels(session: Session, digests: Sequence[str]) -> dict[str, list[_Known]]:
-    """Every known label of some pictures by digest, late or with their picture; none of a site that holds the picture."""
+    """Known labels of some pictures by digest, late or with the picture; none where its batch is held."""
     found: dict[str, list[_Known]] = {}
     on_subject = (SubjectRow.site == SampleRow.site) & (SubjectRow.pseudonym == SampleRow.subject)
     query = select(SampleRow, SubjectRow.split, BatchRow.created_at).join(SubjectRow, on_subject)
