@@ -1,12 +1,14 @@
 """The route that says how versions did once labels came; knows nothing of how labels are matched."""
 
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 
 from api.adapters import require_adapter
 from api.parameters import AdapterName, Held
+from api.problems import Problem
 from api.schemas import STORABLE
 from continual.domain.predictions import Performance, performance_of
 
@@ -25,5 +27,15 @@ def performance(
     A label counts from when it came here: `?as_of=` says what could be known then.
     """
     require_adapter(service, name)
-    moment = as_of.replace(tzinfo=UTC) if as_of is not None and as_of.tzinfo is None else as_of
+    moment = None if as_of is None else _in_utc(as_of)
     return performance_of(service.registry.predictions.labelled(name, site, moment), by_month=True)
+
+
+def _in_utc(moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=UTC)
+    try:
+        return moment.astimezone(UTC)
+    except (OverflowError, ValueError) as error:
+        detail = f"as_of is {moment.isoformat()}, must be of the years 1 to 9999 in UTC; ask for another time"
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail) from error

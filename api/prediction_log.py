@@ -9,11 +9,13 @@ import math
 import queue
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from api.serving import Prediction as Answer
 from continual.domain.errors import ContinualError
-from continual.domain.predictions import Prediction
+from continual.domain.predictions import NOBODYS, Prediction
 from registry import Registry
 
 MOST_WAITING = 10_000
@@ -21,8 +23,6 @@ MOST_AT_ONCE = 500
 ATTEMPTS = 3
 PAUSE_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
-NOBODYS = ""
-"""Site of a picture that was sent without one."""
 LOG = logging.getLogger(__name__)
 
 
@@ -94,10 +94,15 @@ class PredictionLog:
                 return batch, False
         return batch, True
 
+    def _of_known_sites(self, batch: Sequence[Prediction]) -> list[Prediction]:
+        """Whoever asks may name any site: one that never had a sample is not kept, as if nobody had said."""
+        sites = {NOBODYS, *self._registry.samples.sites()}
+        return [said if said.site in sites else replace(said, site=NOBODYS) for said in batch]
+
     def _add(self, batch: list[Prediction]) -> None:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                self._registry.predictions.add(batch)
+                self._registry.predictions.add(self._of_known_sites(batch))
             except ContinualError as error:
                 failure = str(error)
             except Exception as error:  # noqa: BLE001 (whatever a driver throws: the next predictions must be kept)

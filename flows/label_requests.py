@@ -40,6 +40,8 @@ def write_cases(workplace: Workplace, adapter: str, site: str, folder: Path, cou
             f"{table} is there already and may hold labels; take them with `continual label`, or move it"
         )
     samples = [sample for sample in workplace.registry.samples.list(site) if sample.label is None]
+    there = workplace.registry.artifacts.sizes(sample.artifact for sample in samples)
+    samples = [sample for sample in samples if sample.artifact in there]  # an image that was let go cannot be shown
     champion = workplace.registry.adapters.current(adapter, CHAMPION)
     said = workplace.registry.predictions.said(adapter, champion.number, site, [sample.digest for sample in samples])
     cases = choose_cases([sample for sample in samples if sample.digest in said], count)

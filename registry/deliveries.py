@@ -81,8 +81,8 @@ class DeliveryStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def claim(self, target: str, now: datetime, hold: timedelta) -> Delivery | None:
-        """The target's oldest due report, counted as attempted and due again after `hold`; None when none is due."""
+    def claim(self, target: str, now: datetime, lease: timedelta) -> Delivery | None:
+        """The target's oldest due report, counted as attempted and due again after `lease`; None when none is due."""
         due = select(DeliveryRow).where(DeliveryRow.target == target, DeliveryRow.next_attempt_at <= now)
         due = due.order_by(DeliveryRow.report).limit(1)
         with self._database.read() as session:
@@ -93,7 +93,7 @@ class DeliveryStore:
             if row is None:
                 return None
             row.attempts += 1
-            row.next_attempt_at = now + hold
+            row.next_attempt_at = now + lease
             return _value(row)
 
     def delivered(self, delivery: str, now: datetime) -> None:

@@ -75,8 +75,10 @@ class DriftReportStore:
         return found[0] if found else None
 
     def until(self, report: DriftReport, limit: int) -> Reports:
-        """Up to `limit` reports of a report's site, the newest up to itself, oldest first."""
+        """Up to `limit` reports of a report's adapter and site, the newest up to itself, oldest first."""
         query = select(DriftReportRow).where(DriftReportRow.site == report.site, DriftReportRow.id <= report.id)
+        # A report of an earlier release names no adapter.
+        query = query.where(func.coalesce(DriftReportRow.body["adapter"].as_string(), "") == report.adapter)
         with self._database.read() as session:
             rows = session.scalars(query.order_by(DriftReportRow.id.desc()).limit(limit))
             return [_report(row.id, row.created_at, row.body) for row in rows][::-1]

@@ -13,13 +13,13 @@ from sqlalchemy import and_, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from continual.domain.errors import ConflictError, NotFoundError
+from continual.domain.predictions import NOBODYS
 from registry import ledger
 from registry.artifacts import ArtifactStore
 from registry.database import Database, chunks
 from registry.images import LET_GO
 from registry.masks import drop_replaced, masks_of, used_masks
 from registry.plain_json import check_text
-from registry.predictions import NOBODYS
 from registry.tables import LateLabelRow, LedgerRow, PredictionRow, QuarantineRow, SampleRow, SubjectRow
 
 ERASED = "subject_erased"

@@ -14,10 +14,10 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from continual.domain.digests import sha256_json
+from continual.domain.predictions import NOBODYS
 from registry import ledger
 from registry.database import Database, chunks
 from registry.plain_json import check_text
-from registry.predictions import NOBODYS
 from registry.tables import LateLabelRow, PredictionRow, SampleRow
 
 

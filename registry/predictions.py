@@ -12,14 +12,13 @@ from typing import Any, TypeAlias, final
 from sqlalchemy import Select, insert, select
 from sqlalchemy.orm import Session
 
-from continual.domain.predictions import LabelledPrediction, Prediction
+from continual.domain.predictions import NOBODYS, LabelledPrediction, Prediction
 from continual.domain.samples import Split
 from registry.database import Database, chunks
+from registry.holds import held_batches
 from registry.plain_json import check_name, check_text, plain
 from registry.tables import BatchRow, LateLabelRow, PredictionRow, SampleRow, SubjectRow, VersionRow
 
-NOBODYS = ""
-"""The site of a picture that came without one."""
 Predictions: TypeAlias = list[Prediction]
 Labelled: TypeAlias = list[LabelledPrediction]
 Key: TypeAlias = tuple[str, int, str, str]
@@ -42,6 +41,9 @@ class PredictionStore:
             rows.setdefault(_key(said), _row(said))
         if not rows:
             return 0
+        with self._database.read() as session:
+            if len(_stored(session, rows)) == len(rows):
+                return 0  # pictures are sent again and again: that need not wait for other writers
         with self._database.write() as session:
             stored = _stored(session, rows)
             new = [row for key, row in rows.items() if key not in stored]
@@ -76,7 +78,8 @@ class PredictionStore:
         """Predictions whose picture has a label, in the order in which they were made, with the label.
 
         With `as_of` only what had been predicted and was known by then. A prediction without a site has the label that
-        all sites give its picture; where they differ it has none. With `site` only pictures that are that site's.
+        all sites give its picture; where they differ it has none. With `site` only pictures that are that site's. A
+        picture of a batch that is held now has no label: nothing is judged by it.
         """
         with self._database.read() as session:
             said = session.scalars(_made(adapter, as_of)).all()
@@ -108,16 +111,21 @@ class _Known:
 
 
 def _labels(session: Session, digests: Sequence[str]) -> dict[str, list[_Known]]:
-    """Every known label of some pictures by digest: those that came late, and those that came with their picture."""
+    """Known labels of some pictures by digest, late or with the picture; none where its batch is held."""
     found: dict[str, list[_Known]] = {}
     on_subject = (SubjectRow.site == SampleRow.site) & (SubjectRow.pseudonym == SampleRow.subject)
     query = select(SampleRow, SubjectRow.split, BatchRow.created_at).join(SubjectRow, on_subject)
     query = query.join(BatchRow, BatchRow.number == SampleRow.batch)
+    held = set(session.scalars(held_batches()))
     for keys in chunks(digests):
         rows = session.scalars(select(LateLabelRow).where(LateLabelRow.digest.in_(keys)))
         late = {(row.site, row.digest): row for row in rows}
         for row, split, created_at in session.execute(query.where(SampleRow.digest.in_(keys))).tuples():
             came = late.pop((row.site, row.digest), None)
+            if row.batch in held:
+                # Else a label that came before the picture, without a site, would still judge it.
+                late.pop((NOBODYS, row.digest), None)
+                continue
             label = row.label or (came.label if came else None)
             if label is not None:
                 at = came.arrived_at if came else created_at

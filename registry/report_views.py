@@ -15,7 +15,7 @@ from continual.domain.samples import Sample
 from registry.registry import Registry
 
 MOST_LOOKS = 120
-"""Looks of the site, the newest up to the report, that stand beside it."""
+"""Looks of the adapter at the site, the newest up to the report, that stand beside it."""
 ERASED, NOT_KEPT, DAMAGED = "erased", "not kept", "damaged in the store"
 
 

@@ -8,6 +8,8 @@ from typing import Any, Self
 from continual.domain.adapters import Task
 from continual.domain.errors import SettingsError
 
+LONGEST_DAYS = 36_500
+"""A hundred years: what waits longer passes the end of the calendar."""
 FEWEST_LABELLED: Mapping[Task, int] = {Task.CLASSIFICATION: 40, Task.SEGMENTATION: 10}
 """Fewest labelled training samples that an update needs where nobody says: a mask is a label for every pixel."""
 
@@ -78,10 +80,9 @@ class ChangePlan:
             value = getattr(self, name)
             if value < 0:
                 raise SettingsError(f"change plan: {name} is {value}, must be 0 or more; correct the plan")
-        if self.window_subjects < 1 or self.window_days < 0:
+        if self.window_subjects < 1:
             raise SettingsError(
-                f"change plan: windows of {self.window_subjects} subjects or {self.window_days} days, must be 1 and 0 "
-                "or more; correct the plan"
+                f"change plan: windows of {self.window_subjects} subjects, must be 1 or more; correct the plan"
             )
         self._check_pace()
         fewest = math.ceil(1 / self.alpha) - 1
@@ -92,7 +93,13 @@ class ChangePlan:
 
     def _check_pace(self) -> None:
         """How often and on how little evidence the plan acts again."""
-        for name in ("rolling_windows", "cooldown_days", "updates_per_month"):
+        for name in ("window_days", "cooldown_days"):
+            value = getattr(self, name)
+            if not 0 <= value <= LONGEST_DAYS:
+                raise SettingsError(
+                    f"change plan: {name} is {value}, must lie between 0 and {LONGEST_DAYS}; correct the plan"
+                )
+        for name in ("rolling_windows", "updates_per_month"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise SettingsError(f"change plan: {name} is {value}, must be 0 or more; correct the plan")

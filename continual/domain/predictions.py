@@ -11,6 +11,8 @@ from jaxtyping import Float
 
 from continual.domain.metrics import balanced_accuracy
 
+NOBODYS = ""
+"""The site of a picture that came without one."""
 DRAWS = 1000
 """Bootstrap draws of whole subjects for an interval."""
 INTERVAL = (0.025, 0.975)

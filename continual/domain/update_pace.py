@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from continual.domain.change_plan import ChangePlan
 
 MONTH = timedelta(days=30)
-LONGEST_DAYS = 36_500
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ def _cooldown(plan: ChangePlan, site: str, judged: Sequence[JudgedUpdate], at: d
     last = max((update.judged_at for update in judged if update.site == site), default=None)
     if last is None:
         return None
-    until = last + timedelta(days=min(plan.cooldown_days, LONGEST_DAYS))
+    until = last + timedelta(days=plan.cooldown_days)
     reason = f"cooldown of {plan.cooldown_days:g} days at {site} until {_spelt(until)}"
     return UpdatePause(reason, until) if at < until else None
 

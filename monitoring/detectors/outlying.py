@@ -25,10 +25,16 @@ _TINY = 1e-300
 
 def measure(reference: Window, current: Window, family: SignalFamily, _effort: Effort) -> tuple[Finding, ...]:
     """One finding whose score is -log10 of its p-value, 0 or more; none where no column is numeric and varies."""
-    columns = [rows for column in paired_columns(reference, current, family) if (rows := _numbers(column)) is not None]
+    known, new = reference.subject_count, current.subject_count
+    # The few numbers of a column stand without the subjects that lack it: whose each value is cannot be told.
+    whole = (
+        column
+        for column in paired_columns(reference, current, family)
+        if (len(column.reference), len(column.current)) == (known, new)
+    )
+    columns = [rows for column in whole if (rows := _numbers(column)) is not None]
     if not columns:
         return ()
-    known, new = reference.subject_count, current.subject_count
     p_value, farthest, here = _rarest(_distances(np.array(columns)), known)
     detail = {"reference_subjects": known, "current_subjects": new, "farthest": farthest, "of_them_current": here}
     return (Finding(NAME, -math.log10(p_value), p_value, lambda level: -math.log10(level), detail),)

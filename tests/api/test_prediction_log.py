@@ -12,6 +12,7 @@ import pytest
 
 from api import ServiceOptions
 from continual.domain.errors import RegistryError
+from continual.domain.samples import CleanImage
 from continual.imaging import content_digest
 from registry import OfferedLabel
 
@@ -32,8 +33,15 @@ def _tensor(png):
     return {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [image]}]}
 
 
+def _take_in(registry, site):
+    """One image, so that the site is known."""
+    one = CleanImage("c" * 64, site, "d" * 16, None, b"a picture", 4, 4)
+    registry.samples.record(site, [one], [], "test")
+
+
 def test_both_protocols_keep_scores_under_the_digest_that_an_intake_would_give(door, bench):
     version = bench.champion("wbc")
+    _take_in(door.registry, "north")
     answer = door.http.post(PREDICT, params={"site": "north"}, content=bench.png(200)).json()
     door.http.post(INFER, json=_tensor(bench.png(60)))
     said = {each.site: each for each in _kept(door.registry, 2)}
@@ -42,6 +50,19 @@ def test_both_protocols_keep_scores_under_the_digest_that_an_intake_would_give(d
     assert (said["north"].adapter, said["north"].version) == ("wbc", version.number)
     assert said["north"].scores == answer["scores"]
     assert said[""].predicted == "dark"
+
+
+def test_a_site_that_never_had_an_image_is_not_kept_with_a_prediction(door, bench):
+    bench.champion("wbc")
+    _take_in(door.registry, "north")
+    for site, level in (("Jane Doe, ward 3", 200), ("north", 60), ("Jane Doe, ward 4", 200)):
+        assert door.http.post(PREDICT, params={"site": site}, content=bench.png(level)).status_code == 200
+        _kept(door.registry, 1)
+    kept = _kept(door.registry, 2)
+    assert [(each.site, each.digest) for each in kept] == [
+        ("", content_digest(bench.png(200))),
+        ("north", content_digest(bench.png(60))),
+    ]
 
 
 def test_the_first_prediction_stays_when_the_same_picture_is_sent_again(door, bench):
@@ -114,6 +135,7 @@ def test_scores_that_are_no_numbers_are_not_kept(opened, bench, caplog):
 
 def test_performance_is_told_by_version_and_month_and_as_of_a_time(door, bench):
     bench.champion("wbc")
+    _take_in(door.registry, "north")
     levels = (40, 60, 80, 200, 220, 240)
     for level in levels:
         door.http.post(PREDICT, params={"site": "north"}, content=bench.png(level))
@@ -133,6 +155,15 @@ def test_performance_is_told_by_version_and_month_and_as_of_a_time(door, bench):
     assert door.http.get("/v1/adapters/wbc/performance", params={"site": "south"}).json() == []
     assert door.http.get("/v1/adapters/nothing/performance").status_code == 404
     assert door.http.get("/v1/adapters/wbc/performance", params={"as_of": "soon"}).status_code == 422
+
+
+@pytest.mark.parametrize("as_of", ["0001-01-01T00:00+14:00", "9999-12-31T23:59-14:00"])
+def test_a_time_that_utc_does_not_have_is_refused(door, bench, as_of):
+    bench.champion("wbc")
+    answer = door.http.get("/v1/adapters/wbc/performance", params={"as_of": as_of})
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+    assert "must be of the years 1 to 9999 in UTC" in answer.json()["detail"]
+    assert door.http.get("/v1/adapters/wbc/performance", params={"as_of": "0001-01-01T00:00"}).json() == []
 
 
 def test_pixels_sent_as_a_tensor_have_the_digest_of_their_file(door, bench):

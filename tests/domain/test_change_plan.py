@@ -50,10 +50,18 @@ def test_a_plan_of_the_first_release_has_the_defaults_of_what_came_since():
     assert (plan.replay_samples, plan.replay_bytes, plan.replay_policy) == (30, 0, "class_and_site_balanced")
 
 
-@pytest.mark.parametrize("name", ["cooldown_days", "updates_per_month", "rolling_windows"])
+@pytest.mark.parametrize("name", ["updates_per_month", "rolling_windows"])
 @pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
 def test_what_paces_updates_and_windows_is_a_number_from_zero_on(name, value):
     with pytest.raises(SettingsError, match=f"{name} is {value}"):
+        ChangePlan(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["window_days", "cooldown_days"])
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), 36_500.1, 1e12])
+def test_days_of_waiting_lie_between_none_and_a_hundred_years(name, value):
+    assert getattr(ChangePlan(**{name: 36_500}), name) == 36_500
+    with pytest.raises(SettingsError, match=f"{name} is .*, must lie between 0 and 36500; correct the plan"):
         ChangePlan(**{name: value})
 
 

@@ -52,8 +52,8 @@ def test_an_urgent_update_waits_for_the_budget_alone():
     assert hold(plan, 29, judged(0, 28)).until == START + 42 * DAY
 
 
-def test_a_cooldown_beyond_the_calendar_is_held_for_a_hundred_years_and_no_error():
-    assert hold(ChangePlan(cooldown_days=1e12), 1, judged(0)).until == START + 36_500 * DAY
+def test_the_longest_cooldown_holds_for_a_hundred_years():
+    assert hold(ChangePlan(cooldown_days=36_500), 1, judged(0)).until == START + 36_500 * DAY
 
 
 @given(

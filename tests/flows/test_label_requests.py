@@ -62,3 +62,19 @@ def test_what_is_written_is_labelled_and_comes_back(released, tmp_path):
         assert take_labels(workplace, table, "cells").new == 10
         left = workplace.registry.samples.list("first")
         assert sum(one.label is None for one in left) == 14
+
+
+def test_an_image_that_is_stored_no_more_is_nobodys_case(released, tmp_path):
+    from flows.label_requests import write_cases
+    from flows.monitor import look
+    from flows.workplace import open_workplace
+
+    rows = released.cells("first", tuple(f"w{number}" for number in range(12)), seed=91)
+    released.take_in([replace(row, label="") for row in rows], "first", "cells")
+    look(released.workspace, "cells", "first", now=True)
+    with open_workplace(released.workspace) as workplace:
+        samples = [one for one in workplace.registry.samples.list("first") if one.label is None]
+        for gone in samples[:20]:
+            workplace.registry.artifacts.delete(gone.artifact)
+        cases = write_cases(workplace, "cells", "first", tmp_path / "cases", 10)
+        assert {case.digest for case in cases} == {one.digest for one in samples[20:]}

@@ -65,3 +65,13 @@ def test_what_was_not_recorded_counts_as_usual_and_what_does_not_vary_gives_no_f
     assert finding(gaps, gaps).p_value == 1
     flat = make_window(np.zeros((30, 1)), pixels=[{"mean": 1.0}] * 30)
     assert outlying.measure(flat, flat, FAMILY, EFFORT) == ()
+
+
+def test_a_column_of_few_numbers_that_some_subjects_lack_is_left_out(make_window):
+    random = np.random.default_rng(5)
+    rows = [{"mean": float(random.normal())} | ({"frames": float(n % 4)} if n % 3 else {}) for n in range(30)]
+    both, alone = (
+        make_window(np.zeros((30, 1)), pixels=pixels) for pixels in (rows, [{"mean": row["mean"]} for row in rows])
+    )
+    new = make_window(np.zeros((15, 1)), pixels=[{"mean": row["mean"] + 4, "frames": 2.0} for row in rows[:15]])
+    assert finding(both, new).p_value == finding(alone, new).p_value < 0.01

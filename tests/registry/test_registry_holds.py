@@ -1,8 +1,13 @@
 """Held batches on both databases: what they take out of sight, who puts it back, and what the ledger says."""
 
+import dataclasses
+from datetime import UTC, datetime
+
 import pytest
 
 from continual.domain.errors import NotFoundError
+from continual.domain.predictions import Prediction
+from registry import OfferedLabel
 
 FAULT = "30% of 20 images fit site north only with black and white exchanged"
 
@@ -58,3 +63,21 @@ def test_holds_are_listed_by_site_with_the_images_they_keep_out_of_sight(filled,
     filled.holds.hold([2, 3], FAULT, "monitor")
     assert [(hold.batch, hold.samples) for hold in filled.holds.list("south")] == [(3, 2)]
     assert filled.holds.held() == {2, 3}
+
+
+def test_labels_of_a_held_batch_judge_no_version_until_it_is_released(registry, make):
+    images = [*make.images(2), *(dataclasses.replace(image, label=None) for image in make.images(4)[2:])]
+    with_label, late, early = images[0], images[2], images[3]
+    scores, then = {"benign": 0.8, "malignant": 0.2}, datetime(2026, 3, 1, tzinfo=UTC)
+    asked = [(image, site) for image in (with_label, late, early) for site in ("north", "")]
+    said = [Prediction("lesion", 1, site, image.digest, scores, then) for image, site in asked]
+    registry.predictions.add([one for one in said if (one.digest, one.site) == (early.digest, "")])
+    registry.late_labels.add([OfferedLabel(early.digest, "benign")], "lab")
+    registry.samples.record("north", images, [], "ingest")
+    registry.predictions.add(said)
+    registry.late_labels.add([OfferedLabel(late.digest, "benign")], "lab")
+    assert len(registry.predictions.labelled("lesion")) == 6
+    registry.holds.hold([1], FAULT, "monitor")
+    assert registry.predictions.labelled("lesion") == []
+    registry.holds.release(1, "sound", "it")
+    assert len(registry.predictions.labelled("lesion")) == 6

@@ -47,6 +47,15 @@ def test_the_first_prediction_of_a_version_on_a_picture_stays(registry):
     assert registry.predictions.list("other") == registry.predictions.list("lesion", "south") == []
 
 
+def test_what_is_kept_already_waits_for_no_writer(registry, monkeypatch):
+    said = [_said("a" * 64), _said("b" * 64)]
+    registry.predictions.add(said)
+    with monkeypatch.context() as patch, registry._database.write():
+        # A second writer would be refused soon instead of after half a minute.
+        patch.setattr("registry.database.LOCK_WAIT_S", 1)
+        assert registry.predictions.add(said) == 0
+
+
 @pytest.mark.parametrize("scores", [{"benign": math.nan}, {"benign": math.inf}, {"be\x00nign": 0.5}])
 def test_scores_that_are_no_numbers_keep_nothing_of_their_batch(registry, scores):
     with pytest.raises(RegistryError, match="scores"):

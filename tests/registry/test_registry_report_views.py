@@ -46,6 +46,12 @@ def test_a_stored_map_is_read_back_and_a_lost_one_leaves_a_gap(registry):
     assert report_view(registry, report).projection is None
 
 
+def test_looks_of_another_adapter_at_the_site_do_not_stand_beside_a_report(registry):
+    ours, _, last = [registry.drift.add(report_on([], adapter=name), "test") for name in ("cells", "vessels", "cells")]
+    assert report_view(registry, last).looks == (ours, last)
+    assert registry.drift.until(last, 2) == [ours, last]
+
+
 def test_looks_beside_a_report_are_its_sites_until_itself_oldest_first(registry):
     first = registry.drift.add(report_on([]), "test")
     second = registry.drift.add(report_on([]), "test")
