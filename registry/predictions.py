@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, final
 from sqlalchemy import Select, insert, select
 from sqlalchemy.orm import Session
 
+from continual.domain.adapters import records_learnt
 from continual.domain.predictions import NOBODYS, LabelledPrediction, Prediction
 from continual.domain.samples import Split
 from registry.database import Database, chunks
@@ -84,7 +85,7 @@ class PredictionStore:
         with self._database.read() as session:
             said = session.scalars(_made(adapter, as_of)).all()
             labels = _labels(session, sorted({row.digest for row in said}))
-            learnt = _learnt(session, {(row.adapter, row.version) for row in said})
+            records = _records(session, {(row.adapter, row.version) for row in said})
         found = []
         for row in said:
             known = _label_of(row, labels)
@@ -92,8 +93,9 @@ class PredictionStore:
                 continue
             if site is not None and known.site != site:
                 continue
-            batch = learnt[row.adapter, row.version].get(known.site, 0)
-            trained_on = known.split == Split.TRAIN.value and known.batch is not None and known.batch <= batch
+            taken_in = known.batch is not None and known.split == Split.TRAIN.value
+            record = records[row.adapter, row.version]
+            trained_on = taken_in and records_learnt(record, known.site, int(known.batch or 0))
             found.append(LabelledPrediction(_prediction(row), known.label, known.at, known.subject, trained_on))
         return found
 
@@ -156,12 +158,12 @@ def _made(adapter: str | None, as_of: datetime | None) -> Select[tuple[Predictio
     return query.order_by(PredictionRow.predicted_at, PredictionRow.site, PredictionRow.digest)
 
 
-def _learnt(session: Session, versions: Collection[tuple[str, int]]) -> dict[tuple[str, int], Mapping[str, int]]:
-    """The last intake batch of each site that each version was trained on."""
-    found: dict[tuple[str, int], Mapping[str, int]] = {}
+def _records(session: Session, versions: Collection[tuple[str, int]]) -> dict[tuple[str, int], Mapping[str, Any]]:
+    """What each version's record says; nothing of one that is not stored."""
+    found: dict[tuple[str, int], Mapping[str, Any]] = {}
     for adapter, number in versions:
         row = session.get(VersionRow, (adapter, number))
-        found[adapter, number] = {} if row is None else row.record.get("learnt_batches", {})
+        found[adapter, number] = {} if row is None else row.record
     return found
 
 

@@ -155,3 +155,13 @@ def asked_with_boxes(record: Mapping[str, Any]) -> bool:
 def kind_of(record: Mapping[str, Any]) -> str:
     """The kind of network that a version's record is of; a record that does not tell is of LoRA weights."""
     return str(record.get("network", {}).get("kind", LORA))
+
+
+def records_learnt(record: Mapping[str, Any], site: str, batch: int) -> bool:
+    """Whether a version's record says that it, or an ancestor, learnt an intake batch of a site.
+
+    It learnt all that the site had brought up to its last batch, but for batches that were held at the time.
+    """
+    # Versions of the first release held nothing back.
+    left_out = record.get("held_batches", {}).get(site, ())
+    return bool(batch <= record.get("learnt_batches", {}).get(site, 0) and batch not in left_out)
