@@ -193,7 +193,7 @@ def _windows(windows: ChampionWindows, arrivals: Arrivals, due: NextLook) -> Com
 def _compare(
     windows: ChampionWindows, compared: Compared, arrivals: Arrivals, due: NextLook, plan: ChangePlan
 ) -> DriftReport:
-    said_before = [report.over_time for report in due.tested if report.over_time is not None]
+    earlier = [report.over_time for report in due.tested if report.over_time is not None]
     return look(
         compared.references,
         compared.current,
@@ -202,8 +202,8 @@ def _compare(
         windows.performance(arrivals.samples),
         Past(
             compared.past,
-            tuple(evidence.e_values for evidence in said_before),
-            said_before[-1].called_at if said_before else None,
+            tuple(evidence.e_values for evidence in earlier),
+            earlier[-1].called_at if earlier else None,
             due.harmed,
         ),
     )

@@ -26,6 +26,7 @@ from flows.adapter_context import (
 )
 from flows.candidates import register_candidate
 from flows.choice import AUTO, candidate_of, check_strategies
+from flows.learnt import has_learnt
 from flows.letting_go import check_strategy, let_go
 from flows.looks import hold_broken, look_at_site
 from flows.progress import say
@@ -200,7 +201,8 @@ def _attempt(context: AdapterContext, champion: AdapterVersion | None, site: str
     """What an update is made of; the same again would come to the same."""
     held = context.registry.holds.held(site)
     batches = [batch.number for batch in context.registry.samples.batches(site) if batch.number not in held]
-    training = [sample for sample in new_samples(context, champion, site) if sample.split is Split.TRAIN]
+    # Also those whose images were let go since: what was judged is judged.
+    training = [one for one in context.registry.samples.list(site, Split.TRAIN) if not has_learnt(champion, one)]
     return {
         "strategy": strategy,
         "options": context.options.as_record(),
