@@ -56,7 +56,7 @@ def decode_dicom(data: bytes) -> DecodedImage:
         dataset, syntax = _at_the_door("header", lambda: _read(io.BytesIO(data), pixels=True))
         frame, height, width = _at_the_door("image description", lambda: _check_size(dataset))
         view = HeaderView(dataset, frame)
-        _check_decoder(dataset)
+        _at_the_door("transfer syntax", lambda: _check_decoder(dataset))
         stored = _at_the_door("pixel data", lambda: np.asarray(pixel_array(dataset, index=frame)))
         pixels, mapping = _at_the_door("grey levels", lambda: _to_rgb(stored, dataset, view))
         if pixels.shape != (height, width, 3):

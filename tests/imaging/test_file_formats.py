@@ -93,6 +93,12 @@ def test_a_truncated_file_is_refused(kind: str, whole_files: dict[str, bytes]) -
             decode_image(data[: int(len(data) * share)])
 
 
+def test_a_transfer_syntax_that_is_no_text_is_refused(whole_files: dict[str, bytes]) -> None:
+    numbers = whole_files["DICOM"].replace(b"\x02\x00\x10\x00UI", b"\x02\x00\x10\x00US")
+    with pytest.raises(UnreadableImageError, match="the DICOM transfer syntax cannot be read"):
+        decode_image(numbers)
+
+
 @settings(max_examples=150, deadline=None)
 @given(kind=st.sampled_from(["PNG", "JPEG", "DICOM"]), draw=st.data())
 def test_damage_anywhere_gives_an_image_or_the_one_typed_error(
