@@ -112,7 +112,6 @@ def dashboard_of(service: Service, adapter: str | None) -> Dashboard:
 
 def _card(service: Service, site: str, updates: Sequence[Update]) -> SiteCard:
     samples = service.registry.samples.list(site=site, with_held=True)
-    held = service.registry.holds.held(site)
     state = drift_state(service, site)
     headline, tone = _headline(state, _latest(site, updates))
     return SiteCard(
@@ -127,7 +126,7 @@ def _card(service: Service, site: str, updates: Sequence[Update]) -> SiteCard:
         samples=len(samples),
         unlabelled=sum(not any(sample.labelled_for(task) for task in Task) for sample in samples),
         quarantined=len(service.registry.samples.quarantine(site)),
-        held=sum(sample.batch in held for sample in samples),
+        held=service.registry.holds.samples_held(site),
     )
 
 

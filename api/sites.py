@@ -22,7 +22,6 @@ router = APIRouter(prefix="/v1", tags=["sites and drift"])
 def site_view(service: Service, site: str) -> Site:
     """A site's stream in numbers, with its latest verdict."""
     stored = service.registry.samples.list(site=site, with_held=True)
-    held = service.registry.holds.held(site)
     path = f"/v1/sites/{quote(site, safe='')}"
     return Site(
         site=site,
@@ -30,7 +29,7 @@ def site_view(service: Service, site: str) -> Site:
         labelled=sum(sample.labelled_for(Task.CLASSIFICATION) for sample in stored),
         masked=sum(sample.labelled_for(Task.SEGMENTATION) for sample in stored),
         quarantined=len(service.registry.samples.quarantine(site)),
-        held=sum(sample.batch in held for sample in stored),
+        held=service.registry.holds.samples_held(site),
         drift=drift_state(service, site),
         links={"drift": f"{path}/drift"},
     )

@@ -72,6 +72,10 @@ class Arrivals:
         """The stretch batch by batch."""
         return [Stretch((n,), [s for s in stretch.samples if s.batch == n]) for n in stretch.batches]
 
+    def whole(self, batches: tuple[int, ...]) -> Stretch:
+        """All samples of some batches, also of subjects who came before."""
+        return Stretch(batches, [sample for sample in self.samples if sample.batch in batches])
+
     def window(self, earlier: Sequence[DriftReport], batches: tuple[int, ...]) -> Stretch:
         """The window of these batches that came after the windows of earlier reports."""
         seen = {sample.subject for stretch in _closed(self.samples, earlier) for sample in stretch.samples}

@@ -23,12 +23,11 @@ from continual.learning import (
     holds_kinds,
 )
 from flows.learnt import has_learnt, has_learnt_batch
-from registry import Registry
+from registry import JUDGED, Registry
 
 if TYPE_CHECKING:
     from flows.adapter_context import AdapterContext
 
-JUDGED = frozenset({"accepted", "rejected"})
 FEATURES_ALONE = 0
 """Views of a sample of which frozen features are kept and nothing else."""
 NEW_WORKSPACE = "start a new workspace from the source files"

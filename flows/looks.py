@@ -73,8 +73,13 @@ def look_at_site(
     filed = [*reversed(context.registry.drift.list(site, limit=MOST_REPORTS))]
     looker = Looker(context.name, champion, partial(ChampionWindows, context, champion), datetime.now(UTC), now)
     taken = take_look(looker, arrivals_of(context, champion, site), filed, context.options.plan)
-    if taken is None:
-        return None
+    return None if taken is None else _act_on(context, champion, filed, taken)
+
+
+def _act_on(
+    context: AdapterContext, champion: AdapterVersion, filed: Sequence[DriftReport], taken: Taken
+) -> DriftReport:
+    """Keep, file, hold and send what a look asks for; the report as filed."""
     if taken.compared is not None:
         keep_predictions(context, champion, taken.compared.current)
     known = said_before(filed, taken.report)
@@ -88,18 +93,27 @@ def look_at_site(
     return report
 
 
-def hold_broken(context: AdapterContext, champion: AdapterVersion, site: str) -> tuple[int, ...]:
-    """Hold those batches that no look has seen and that are faulty by themselves: an update learns all that came."""
+def look_at_unseen(context: AdapterContext, champion: AdapterVersion, site: str) -> DriftReport | None:
+    """File and hold what is faulty among the batches that no look has seen; None where none of them is.
+
+    An update learns all that came: also a batch too small for a look, and new images of patients seen before.
+    """
     arrivals = arrivals_of(context, champion, site)
     filed = [*reversed(context.registry.drift.list(site, limit=MOST_REPORTS))]
-    pending = arrivals.pending(reports_of_closed(filed, context.name, champion))
-    if not pending.batches:
-        return ()
-    windows = ChampionWindows(context, champion)
+    pending = arrivals.pending(reports_of_closed(filed, context.name, champion)).batches
+    if not pending:
+        return None
+    plan, windows = context.options.plan, ChampionWindows(context, champion)
     windows.fill(site, arrivals.samples)
-    broken = _faulty(arrivals, pending, context.options.plan, windows)
-    reason = f"{len(broken)} of {len(pending.batches)} batches that no look has seen are faulty by themselves"
-    return context.registry.holds.hold(broken, reason, context.workplace.actor)
+    broken = _faulty(arrivals, arrivals.whole(pending), plan, windows)
+    samples = arrivals.whole(broken)
+    if not samples.samples:
+        return None
+    due = NextLook(samples, (), (), harmed=False)
+    looker = Looker(context.name, champion, lambda: windows, datetime.now(UTC), now=True)
+    compared = _windows(windows, arrivals, due)
+    said = _signed(looker, _compare(windows, compared, arrivals, due, plan), samples)
+    return _act_on(context, champion, filed, Taken(said, broken, compared))
 
 
 def take_look(looker: Looker, arrivals: Arrivals, filed: Sequence[DriftReport], plan: ChangePlan) -> Taken | None:

@@ -105,7 +105,6 @@ def show_adapter(console: Console, workplace: Workplace, adapter: str) -> None:
 
 def _site_row(workplace: Workplace, site: str) -> dict[str, Any]:
     samples = workplace.registry.samples.list(site, with_held=True)
-    held = workplace.registry.holds.held(site)
     report = workplace.registry.drift.latest(site)
     return {
         "site": site,
@@ -113,7 +112,7 @@ def _site_row(workplace: Workplace, site: str) -> dict[str, Any]:
         "labelled": sum(sample.labelled_for(Task.CLASSIFICATION) for sample in samples),
         "masks": sum(sample.labelled_for(Task.SEGMENTATION) for sample in samples),
         "quarantined": len(workplace.registry.samples.quarantine(site)),
-        "held": sum(sample.batch in held for sample in samples),
+        "held": workplace.registry.holds.samples_held(site),
         "verdict": report.verdict.value if report else "-",
         "action": report.action.value if report else "-",
     }

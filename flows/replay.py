@@ -63,12 +63,12 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """An update that began, or would have; `held` says why not, where the plan's pace held it back."""
+    """An update that began, or would have; `waits` says why it did not begin yet, where the plan's pace let it wait."""
 
     site: str
     at: datetime
     action: Action | None
-    held: str = ""
+    waits: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class SiteCourse:
     alarms: tuple[Look, ...]
     """Those that called something that the look before had not called of the same champion."""
     updates: tuple[Begun, ...]
-    held: tuple[Begun, ...]
+    waiting: tuple[Begun, ...]
     training_seconds: float | None
 
 
@@ -174,7 +174,7 @@ class _Run:
         self._filed: dict[str, list[DriftReport]] = {site: [] for site in sites}
         self._on_hold: dict[str, set[int]] = {site: set() for site in sites}
         self._begun: list[Begun] = []
-        self._held: list[Begun] = []
+        self._waiting: list[Begun] = []
         self._learnt: set[tuple[str, int, int, int]] = set()
 
     def go(self, title: str) -> None:
@@ -198,10 +198,10 @@ class _Run:
     def course(self, site: str, plan: str, seconds_per_update: float | None) -> SiteCourse:
         """What came of one site."""
         begun = tuple(update for update in self._begun if update.site == site)
-        held = tuple(update for update in self._held if update.site == site)
+        waiting = tuple(update for update in self._waiting if update.site == site)
         looks = _looks(self._filed[site])
         seconds = 0.0 if not begun else None if seconds_per_update is None else seconds_per_update * len(begun)
-        return SiteCourse(site, plan, looks, _alarms(looks), begun, held, seconds)
+        return SiteCourse(site, plan, looks, _alarms(looks), begun, waiting, seconds)
 
     def _visit(self, at: datetime, place: int) -> None:
         champion = self._history.champion_at(at)
@@ -245,8 +245,8 @@ class _Run:
             self._learnt.add(which)
             self._begun.append(Begun(site, at, action))
             return
-        if not any((held.site, held.held) == (site, pause.reason) for held in self._held):
-            self._held.append(Begun(site, at, action, pause.reason))
+        if not any((each.site, each.waits) == (site, pause.reason) for each in self._waiting):
+            self._waiting.append(Begun(site, at, action, pause.reason))
         self._come_back(pause.until, 0.0, at, self._sites.index(site))
 
     def _come_back(self, since: datetime, days: float, at: datetime, place: int) -> None:

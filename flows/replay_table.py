@@ -28,7 +28,7 @@ def show_replay(console: Console, found: Replay) -> None:
     table = Table(title=f"Replay of {found.adapter} until {_day(found.until)}", title_justify="left")
     table.add_column("site", overflow="fold")
     table.add_column("plan", no_wrap=True)
-    for heading in ("looks", "alarms", "first", "updates", "held", "min"):
+    for heading in ("looks", "alarms", "first", "updates", "waited", "min"):
         table.add_column(heading, justify="right", no_wrap=True)
     for course in found.courses:
         table.add_row(
@@ -38,7 +38,7 @@ def show_replay(console: Console, found: Replay) -> None:
             str(len(course.alarms)),
             _day(course.alarms[0].at if course.alarms else None),
             str(len(course.updates)),
-            "-" if course.plan == RECORDED else str(len(course.held)),
+            "-" if course.plan == RECORDED else str(len(course.waiting)),
             "?" if course.training_seconds is None else f"{course.training_seconds / 60:.1f}",
         )
     console.print(table)
@@ -56,7 +56,7 @@ def _show_timeline(console: Console, courses: Sequence[SiteCourse]) -> None:
         for at, said in (
             *((alarm.at, f"{alarm.verdict.value} -> {alarm.action.value}") for alarm in course.alarms),
             *((update.at, begun) for update in course.updates),
-            *((update.at, f"no update: {update.held}") for update in course.held),
+            *((update.at, f"no update: {update.waits}") for update in course.waiting),
         )
     ]
     for at, site, plan, said in sorted(lines, key=lambda line: line[:3]):

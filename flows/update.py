@@ -28,15 +28,13 @@ from flows.candidates import register_candidate
 from flows.choice import AUTO, candidate_of, check_strategies
 from flows.learnt import has_learnt
 from flows.letting_go import check_strategy, let_go
-from flows.looks import hold_broken, look_at_site
+from flows.looks import look_at_site, look_at_unseen
 from flows.progress import say
 from flows.requests import Release
 from flows.windows import new_labels, new_samples
 from flows.workplace import Workplace, open_workplace
-from registry import Update
+from registry import JUDGED, Update
 
-JUDGED = frozenset({"accepted", "rejected"})
-"""Outcomes of an update that the gate spoke on."""
 MOST_UPDATES = 10_000
 """Updates of an adapter that are read back."""
 
@@ -171,9 +169,9 @@ def _learn_if_needed(context: AdapterContext, site: str, strategy: str, learn_on
     pause = _pause(context, site, report.action) if learn_on.paced else None
     if pause is not None:
         return f"not learnt: {pause}"
-    broken = hold_broken(context, context.registry.adapters.current(context.name), site)
-    if broken:
-        return f"not learnt: held {len(broken)} batches that no look has seen, for a data fault; look again"
+    fault = look_at_unseen(context, context.registry.adapters.current(context.name), site)
+    if fault is not None:
+        return f"not learnt: {fault.verdict.value}, action {fault.action.value}"
     version = learn_site(context, site, strategy)
     return f"version {version.number} {version.state.value}"
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
+from monitoring.robust_distance import distances, usual_distance
 from monitoring.windows import Window
 
 _BLACK, _WHITE = 0.0, 255.0
@@ -22,8 +23,6 @@ _FILLED = ("mean", "p01", "p99", "saturated_low_share", "saturated_high_share")
 _SIDES = (("width", "height"), ("columns", "rows"))
 """Names of an image's sides in its tags: of pictures, and of DICOM."""
 _USUAL_QUANTILE = 0.99
-_FINEST_SPREAD = 2.0  # grey levels; a reference from one phantom must not make every image look odd
-_NORMAL_IQR = 1.349
 _SMALLEST_LOSS = 0.05
 """Share of an image; less is a dark corner or a label."""
 _LARGEST_LOSS = 0.9
@@ -111,11 +110,7 @@ def _recorded(row: Mapping[str, str | float], besides: Sequence[str]) -> dict[st
 
 def _alike(known: Rows, new: Rows, factor: float = 1.0) -> Marks:
     """Rows within `factor` times the distance that nearly all rows of the reference keep from their middle."""
-    centre = np.median(known, axis=0)
-    quartiles = np.quantile(known, [0.25, 0.75], axis=0)
-    spread = np.maximum((quartiles[1] - quartiles[0]) / _NORMAL_IQR, _FINEST_SPREAD)
-    usual, now = (np.abs((rows - centre) / spread).max(axis=1) for rows in (known, new))
-    near: Marks = now <= factor * np.quantile(usual, _USUAL_QUANTILE)
+    near: Marks = distances(known, new) <= factor * usual_distance(known)
     return near
 
 

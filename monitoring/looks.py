@@ -74,8 +74,9 @@ def look(
     signals = tuple(signal for family in families for signal in family.signals)
     known = 0 if reference is None else reference.subject_count
     site = NO_REFERENCE if reference is None else reference.site
-    evidence = Evidence(current.site, site, current.subject_count, known, signals, performance, over_time)
-    evidence, rolling = replace(evidence, harmed=past.harmed), None
+    counts = current.subject_count, known
+    evidence = Evidence(current.site, site, *counts, signals, performance, over_time, harmed=past.harmed)
+    rolling = None
     if reference is not None and over_time is not None and evidence.drifted:
         drifted = pool([*past.since(over_time.since), current])
         evidence = replace(evidence, case_mix=_case_mix(reference, drifted, plan))
@@ -201,10 +202,12 @@ def _fault(reference: Window | None, current: Window, plan: ChangePlan, intake: 
     if held_back is not None:
         return held_back
     known = 0 if reference is None else reference.subject_count
-    if reference is None or min(known, current.subject_count) < plan.minimum_subjects:
+    # How many images came is no excuse for what is wrong with them.
+    broken = _broken(reference, current, plan, intake) if reference and known >= plan.minimum_subjects else None
+    if broken is None and min(known, current.subject_count) < plan.minimum_subjects:
         name = None if reference is None else reference.site
         return too_few_subjects(current.subject_count, known, name, plan.minimum_subjects)
-    return _broken(reference, current, plan, intake)
+    return broken
 
 
 def _too_many_held_back(plan: ChangePlan, intake: Intake) -> Judgement | None:

@@ -11,14 +11,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from monitoring.robust_distance import distances, usual_distance
 from monitoring.windows import Window
 
 _WHITE = 255.0
 _COLUMNS = ("mean", "p01", "p50", "p99")
 _MIRRORED = ("mean", "p99", "p50", "p01")  # the darkest percentile of an image is the brightest of its inverse
-_USUAL_QUANTILE = 0.99
-_FINEST_SPREAD = 2.0  # grey levels; a reference from one phantom must not make every image look odd
-_NORMAL_IQR = 1.349
 
 
 def inverted_share(reference: Window, current: Window) -> float:
@@ -29,11 +27,7 @@ def inverted_share(reference: Window, current: Window) -> float:
     if known is None or new is None:
         return 0.0
     turned = _WHITE - new[:, [_COLUMNS.index(name) for name in _MIRRORED]]
-    centre = np.median(known, axis=0)
-    quartiles = np.quantile(known, [0.25, 0.75], axis=0)
-    spread = np.maximum((quartiles[1] - quartiles[0]) / _NORMAL_IQR, _FINEST_SPREAD)
-    usual, as_sent, as_inverted = (np.abs((rows - centre) / spread).max(axis=1) for rows in (known, new, turned))
-    limit = float(np.quantile(usual, _USUAL_QUANTILE))
+    as_sent, as_inverted, limit = distances(known, new), distances(known, turned), usual_distance(known)
     # Half the distance: an odd image whose mirror is about as odd is no evidence for either.
     return float(np.mean((as_sent > limit) & (as_inverted <= limit) & (as_inverted < as_sent / 2)))
 

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from registry.registry import Registry, open_registry
     from registry.report_views import report_view, store_projection
     from registry.samples import Batch
-    from registry.updates import Update
+    from registry.updates import JUDGED, Update
 
 __all__ = [
+    "JUDGED",
     "Batch",
     "Delivery",
     "DeliveryState",
@@ -45,6 +46,7 @@ _HOMES = {
     "Erasure": "registry.erasures",
     "ErasureOrder": "registry.erasures",
     "Hold": "registry.holds",
+    "JUDGED": "registry.updates",
     "LabelFate": "registry.late_labels",
     "LabelOutcome": "registry.late_labels",
     "LetGo": "registry.images",

@@ -83,6 +83,10 @@ class HoldStore:
         with self._database.read() as session:
             return [Hold(**row) for row in session.execute(query).mappings()]
 
+    def samples_held(self, site: str) -> int:
+        """How many stored samples of a site are in held batches."""
+        return sum(hold.samples for hold in self.list(site) if hold.released_at is None)
+
     def held(self, site: str | None = None) -> frozenset[int]:
         """Numbers of the batches that are held now."""
         return frozenset(hold.batch for hold in self.list(site) if hold.released_at is None)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from continual.domain.samples import CleanImage, QuarantineEntry, Split
+from continual.domain.texts import MOST_CHARACTERS, unstorable
 from registry.masks import mask_address
-from registry.plain_json import MOST_CHARACTERS, unstorable
 from registry.splits import UNLABELLED, LabelSplitCounts, NewSubject, assign_splits, stratum
 
 

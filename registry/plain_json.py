@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from continual.domain.errors import RegistryError
+from continual.domain.texts import MOST_CHARACTERS, unstorable
 
-MOST_CHARACTERS = 500
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -37,11 +37,6 @@ def plain(value: Any, name: str) -> Any:
     if isinstance(value, list | tuple | np.ndarray):
         return [plain(item, f"{name}[{place}]") for place, item in enumerate(value)]
     raise RegistryError(f"{name} is a {type(value).__name__}, not plain JSON; store numbers, text, lists or mappings")
-
-
-def unstorable(text: str) -> bool:
-    """Whether the text holds a zero character or half a surrogate pair, which databases refuse."""
-    return "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def check_text(text: str, name: str) -> str:

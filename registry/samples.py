@@ -12,6 +12,7 @@ from continual.domain.adapters import Task
 from continual.domain.digests import sha256_bytes, sha256_json
 from continual.domain.errors import ConflictError, NotFoundError
 from continual.domain.samples import CleanImage, IntakeSummary, QuarantineEntry, Sample, Split
+from continual.domain.texts import MOST_CHARACTERS
 from registry import ledger
 from registry.artifacts import ArtifactStore
 from registry.database import Database, chunks, next_number
@@ -20,7 +21,7 @@ from registry.holds import held_batches
 from registry.intake import IntakePlan, KnownSample, SiteKnowledge, plan_intake
 from registry.late_labels import OfferedLabel, keep_arrivals
 from registry.masks import mask_address, write_masks
-from registry.plain_json import MOST_CHARACTERS, check_text, plain
+from registry.plain_json import check_text, plain
 from registry.splits import stratum
 from registry.tables import BatchRow, QuarantineRow, SampleRow, SiteRow, SubjectRow
 

@@ -16,7 +16,9 @@ from registry.tables import UpdateRow
 
 RUNNING = "running"
 INTERRUPTED = "interrupted"
-FINAL_OUTCOMES = ("accepted", "rejected", "skipped", "failed", INTERRUPTED)
+JUDGED = frozenset({"accepted", "rejected"})
+"""Outcomes of an update that the gate spoke on."""
+FINAL_OUTCOMES = (*sorted(JUDGED), "skipped", "failed", INTERRUPTED)
 REAPER = "reaper"
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from continual.domain.digests import sha256_pixels, sha256_volume
 from continual.domain.errors import IntakeError, ManifestError
+from continual.domain.texts import MOST_CHARACTERS, unstorable
 from continual.imaging.cleaning import read_file
 from continual.imaging.decoding import decode_image
 from continual.imaging.sources import check_site_name, read_table, require_columns
 from continual.imaging.volumes import decode_volume, is_volume
 
-MOST_CHARACTERS = 500
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -77,7 +77,7 @@ def content_digest(data: bytes) -> str:
 
 def _row(row: Mapping[str, str], position: int, folder: Path) -> LabelRow:
     label, site = row["label"], row.get("site", "")
-    if not 1 <= len(label) <= MOST_CHARACTERS or _unstorable(label):
+    if not 1 <= len(label) <= MOST_CHARACTERS or unstorable(label):
         raise ManifestError(
             f"the label has {len(label)} characters, must have 1 to {MOST_CHARACTERS} that a database can hold; "
             "correct it"
@@ -85,10 +85,6 @@ def _row(row: Mapping[str, str], position: int, folder: Path) -> LabelRow:
     if site:
         check_site_name(site, "the row")
     return LabelRow(position, _digest(row, folder), label, site or None, _moment(row.get("labelled_at", "")))
-
-
-def _unstorable(text: str) -> bool:
-    return "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _digest(row: Mapping[str, str], folder: Path) -> str:

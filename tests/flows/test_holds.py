@@ -106,9 +106,9 @@ def test_a_fault_stays_the_newest_word_while_nothing_newer_came(released):
         assert [report.verdict for report in registry.drift.list("first")] == [Verdict.DATA_FAULT, Verdict.NO_DRIFT]
 
 
-def test_a_faulty_batch_too_small_for_a_look_is_held_before_an_update_would_learn_it(released):
+def test_a_faulty_batch_too_small_for_a_look_is_reported_and_held_before_an_update_would_learn_it(released):
     from flows.adapter_context import context_of
-    from flows.looks import hold_broken
+    from flows.looks import look_at_unseen
     from flows.workplace import open_workplace
 
     arrive(released, 0, 24)
@@ -116,7 +116,12 @@ def test_a_faulty_batch_too_small_for_a_look_is_held_before_an_update_would_lear
     broken, sound = arrive(released, 24, 27, inverted=True), arrive(released, 27, 30)
     with open_workplace(released.workspace) as workplace:
         context = context_of(workplace, "cells")
-        assert hold_broken(context, workplace.registry.adapters.current("cells"), "first") == (broken,)
+        champion = workplace.registry.adapters.current("cells")
+        fault = look_at_unseen(context, champion, "first")
+        assert (fault.verdict, fault.batches) == (Verdict.DATA_FAULT, (broken,))
+        assert workplace.registry.holds.held("first") == {broken}
+        assert workplace.registry.drift.latest("first") == fault
+        assert look_at_unseen(context, champion, "first") is None
         assert {sample.batch for sample in workplace.registry.samples.list("first")} >= {sound}
 
 

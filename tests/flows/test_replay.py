@@ -112,7 +112,7 @@ def test_a_cooldown_and_a_budget_hold_back_all_updates_but_the_first(watched):
         _, courses = replayed(watched, "second", minimum_labelled=1, **{rule: 1})
         held = courses["second", "policy"]
         assert held.updates == free.updates[:1]
-        assert [each.held[: len(said)] for each in held.held] == [said]
+        assert [each.waits[: len(said)] for each in held.waiting] == [said]
         assert held.alarms == free.alarms
 
 

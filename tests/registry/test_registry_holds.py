@@ -63,6 +63,8 @@ def test_holds_are_listed_by_site_with_the_images_they_keep_out_of_sight(filled,
     filled.holds.hold([2, 3], FAULT, "monitor")
     assert [(hold.batch, hold.samples) for hold in filled.holds.list("south")] == [(3, 2)]
     assert filled.holds.held() == {2, 3}
+    filled.holds.release(2, "sound", "it")
+    assert [filled.holds.samples_held(site) for site in ("north", "south")] == [0, 2]
 
 
 def test_labels_of_a_held_batch_judge_no_version_until_it_is_released(registry, make):
