@@ -4,7 +4,8 @@ import pytest
 from continual.domain.drift import SignalFamily
 from continual.domain.errors import WindowError
 from monitoring.detectors import Effort
-from monitoring.detectors.mmd import BANDWIDTH_FACTORS, measure, squared_distances
+from monitoring.detectors.kernels import BANDWIDTH_FACTORS
+from monitoring.detectors.mmd import measure, squared_distances
 
 EMBEDDINGS = SignalFamily.EMBEDDINGS
 EFFORT = Effort(permutations=199, seed=7)
