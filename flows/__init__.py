@@ -1,1 +1,1 @@
-"""Prefect flows and the command line: when things happen, never how. See `flows.command_line` for the verbs."""
+"""Prefect flows and the command line: when things happen, never how. Verbs are in `flows.commands`."""

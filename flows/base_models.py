@@ -18,10 +18,9 @@ from continual.learning import (
     train_volume_segmenter,
     weights_from_bytes,
 )
-from flows.ingest import take_in
+from flows.ingest import intake_line, take_in
 from flows.progress import say, track
 from flows.requests import Incoming
-from flows.terminal import intake_line
 from flows.whole_files import write_whole
 from flows.workplace import Workplace, open_workplace
 

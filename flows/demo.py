@@ -10,11 +10,11 @@ from continual.domain.change_plan import ChangePlan
 from continual.domain.samples import Sample, Split
 from continual.imaging import decode_image, write_simulated_hospitals
 from continual.learning import LoraShape, TrainingOptions, pretrain_backbone
-from flows.adapter_context import AdapterOptions
 from flows.ingest import take_in
 from flows.progress import say, track
 from flows.requests import Incoming, Release
 from flows.run import run
+from flows.updates.adapter_context import AdapterOptions
 from flows.whole_files import write_whole
 from flows.workplace import open_workplace
 

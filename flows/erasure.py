@@ -13,7 +13,7 @@ from rich.table import Table
 from continual.domain.errors import SettingsError
 from continual.domain.samples import PSEUDONYM_CHARACTERS, pseudonym
 from continual.learning import cached_digests, forget_activations, forget_training_states
-from flows.trained_versions import HOW, TrainedVersion, trained_versions
+from flows.updates.trained_versions import HOW, TrainedVersion, trained_versions
 from flows.workplace import Workplace
 from registry import Erasure, ErasureOrder
 

@@ -82,3 +82,12 @@ def ingest(
     incoming = Incoming(source, labels)
     names = sites or list(read_source(incoming, []).sites)
     return [ingest_site(workspace, incoming, site, adapter, new_classes=new_classes) for site in names]
+
+
+def intake_line(summary: IntakeSummary) -> str:
+    """What an intake did to one site, in one line."""
+    relabelled = f", {summary.relabelled} relabelled" if summary.relabelled else ""
+    return (
+        f"{summary.site}: {summary.new} new, {summary.duplicates} already stored{relabelled}, "
+        f"{summary.quarantined} quarantined"
+    )

@@ -4,9 +4,9 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from continual.domain.drift import DriftReport
-from flows.adapter_context import context_of
-from flows.alerts import send_after_look
-from flows.looks import look_at_site
+from flows.alerting.alerts import send_after_look
+from flows.drift.looks import look_at_site
+from flows.updates.adapter_context import context_of
 from flows.workplace import open_workplace
 
 

@@ -6,11 +6,11 @@ from typing import Any
 from prefect import flow
 
 from continual.domain.drift import Action
-from flows.ingest import ingest_site
+from flows.ingest import ingest_site, intake_line
 from flows.progress import say
 from flows.requests import Incoming, Release
-from flows.terminal import intake_line
-from flows.update import LEARN_ON, Occasion, check_before_release, release_adapter, update_site
+from flows.update import check_before_release, release_adapter, update_site
+from flows.updates.occasions import LEARN_ON, Occasion
 
 # Whoever runs a stream by hand asks for every shifted site to be learnt, harm or not, one after the other.
 LEARN_ON_ANY_SHIFT = Occasion((*LEARN_ON.actions, Action.LOG), paced=False)

@@ -1,8 +1,7 @@
 """Learn one site's new samples, judge the result, register it, and move the champion if the gate accepts."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +15,10 @@ from continual.domain.errors import StreamError
 from continual.domain.samples import Split
 from continual.domain.update_pace import JudgedUpdate, update_pause
 from continual.learning import resolve_backbone
-from flows.adapter_context import (
+from flows.drift.looks import look_at_site, look_at_unseen
+from flows.progress import say
+from flows.requests import Release
+from flows.updates.adapter_context import (
     AdapterContext,
     champion_of,
     check_release,
@@ -24,30 +26,15 @@ from flows.adapter_context import (
     options_from_record,
     options_kept,
 )
-from flows.candidates import register_candidate
-from flows.choice import AUTO, candidate_of, check_strategies
-from flows.learnt import has_learnt
-from flows.letting_go import check_strategy, let_go
-from flows.looks import look_at_site, look_at_unseen
-from flows.progress import say
-from flows.requests import Release
-from flows.windows import new_labels, new_samples
+from flows.updates.candidates import register_candidate
+from flows.updates.choice import AUTO, candidate_of, check_strategies
+from flows.updates.experiences import new_labels, new_samples
+from flows.updates.learnt import has_learnt
+from flows.updates.letting_go import check_strategy, let_go
+from flows.updates.occasions import LEARN_ON, MOST_UPDATES, Occasion, judged_updates
 from flows.workplace import Workplace, open_workplace
-from registry import JUDGED, Update
+from registry import JUDGED
 
-MOST_UPDATES = 10_000
-"""Updates of an adapter that are read back."""
-
-
-@dataclass(frozen=True, slots=True)
-class Occasion:
-    """Which actions lead to an update, and whether the change plan's cooldown and budget count."""
-
-    actions: tuple[Action, ...]
-    paced: bool = True
-
-
-LEARN_ON = Occasion((Action.UPDATE, Action.URGENT_UPDATE))
 LEARN_NEW_CLASSES_ON = (*LEARN_ON.actions, Action.NONE, Action.LOG, Action.RECALIBRATE)
 STALE_UPDATE = timedelta(hours=24)
 
@@ -174,11 +161,6 @@ def _learn_if_needed(context: AdapterContext, site: str, strategy: str, learn_on
         return f"not learnt: {fault.verdict.value}, action {fault.action.value}"
     version = learn_site(context, site, strategy)
     return f"version {version.number} {version.state.value}"
-
-
-def judged_updates(updates: Sequence[Update]) -> list[Update]:
-    """Those of an adapter's updates that the gate judged, its first versions left out."""
-    return [update for update in updates if update.parent is not None and update.outcome in JUDGED]
 
 
 def _pause(context: AdapterContext, site: str, action: Action) -> str | None:

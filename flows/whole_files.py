@@ -1,6 +1,8 @@
 """Files a person asked for, written whole or not at all; knows nothing of what they hold."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -9,3 +11,8 @@ def write_whole(path: Path, data: bytes) -> None:
     draft = path.with_name(f"{path.name}.part")
     draft.write_bytes(data)
     draft.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    write_whole(path, (json.dumps(value, indent=2, default=str) + "\n").encode())

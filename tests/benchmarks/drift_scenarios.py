@@ -218,7 +218,7 @@ def answer(champion: Champion, reference: Window, arrived: Arrived, seed: int) -
 
 
 def _labels_say(champion: Champion, reference: Window, labelled: Window, plan: ChangePlan) -> PerformanceEvidence:
-    """What labels say, as `flows.outcomes` has it: held against the site's own reference where it is one."""
+    """What labels say, as `flows.drift.outcomes` has it: held against the site's own reference where it is one."""
     before, said = _outcomes(reference), _outcomes(labelled)
     known = champion.validation
     shared = sorted(set(before.classes) & set(said.classes))

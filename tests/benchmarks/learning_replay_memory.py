@@ -15,8 +15,8 @@ from learning_stream import SITES, thin
 from report import Row, arguments, data_folder, publish, weights_file
 
 if TYPE_CHECKING:
-    from flows.adapter_context import AdapterOptions
     from flows.requests import Incoming
+    from flows.updates.adapter_context import AdapterOptions
 
 SIZES = (0, 50, 100, 200, 400)
 WITHOUT = 200
@@ -42,9 +42,9 @@ def main() -> None:
 def measure(folder: Path, manifest: Path, quick: bool) -> dict[str, Any]:
     """Every size with images, then one without."""
     from continual.learning import LoraShape, TrainingOptions
-    from flows.adapter_context import AdapterOptions
-    from flows.command_options import prepare_workspace
+    from flows.commands.command_options import prepare_workspace
     from flows.requests import Incoming
+    from flows.updates.adapter_context import AdapterOptions
 
     prepare_workspace(folder / "with_images", None)
     incoming = Incoming(str(manifest))
@@ -57,7 +57,7 @@ def measure(folder: Path, manifest: Path, quick: bool) -> dict[str, Any]:
 
 def with_images(folder: Path, incoming: "Incoming", options: "AdapterOptions", size: int) -> dict[str, Any]:
     """One strategy over the stream with a memory of this size."""
-    from flows.benchmark import BenchmarkPlan, run_benchmark
+    from flows.benchmarks.benchmark import BenchmarkPlan, run_benchmark
 
     wanted = replace(options, plan=replace(options.plan, replay_samples=size))
     plan = BenchmarkPlan(SITES, (STRATEGY,), str(weights_file()), None, wanted, 1, 1, (options.lora.rank,))
@@ -73,12 +73,13 @@ def with_images(folder: Path, incoming: "Incoming", options: "AdapterOptions", s
 def without_images(folder: Path, incoming: "Incoming", options: "AdapterOptions", size: int) -> dict[str, Any]:
     """Release and updates as the main job does them, images let go after each."""
     from continual.domain.drift import Action
-    from flows.adapter_context import context_of
+    from flows.benchmarks.results import stream_result
     from flows.ingest import take_in
-    from flows.memory import memory_view
     from flows.requests import Release
-    from flows.results import stream_result
-    from flows.update import Occasion, look_and_learn, release
+    from flows.update import look_and_learn, release
+    from flows.updates.adapter_context import context_of
+    from flows.updates.memory import memory_view
+    from flows.updates.occasions import Occasion
     from flows.workplace import open_workplace
 
     # As the benchmark learns: every site, whatever the gate says and however few labels it has.

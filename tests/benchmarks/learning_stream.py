@@ -39,7 +39,16 @@ def main() -> None:
         folder = Path(name)
         source = thin(manifest, folder) if options.quick else manifest
         command = [
-            *(sys.executable, "-m", "flows.command_line", "run", "--manifest", str(source), "--sites", ",".join(SITES)),
+            *(
+                sys.executable,
+                "-m",
+                "flows.commands.command_line",
+                "run",
+                "--manifest",
+                str(source),
+                "--sites",
+                ",".join(SITES),
+            ),
             *("--adapter", "white-blood-cells", "--backbone", str(weights_file()), "--image-size", "126"),
             *("--workspace", str(folder / "workspace"), "--json", str(folder / "result.json")),
             *(("--steps", "40", "--lora-blocks", "2", "--margin", "-0.5", "--drop", "0.5") if options.quick else ()),

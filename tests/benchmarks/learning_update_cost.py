@@ -33,12 +33,12 @@ from continual.learning.network import embed_prefix
 from continual.learning.streams import Draw, balanced_draws
 from continual.learning.views import standardise, view_of
 from continual.settings import apply_environment, create_workspace, load_settings, prefect_environment
-from flows.adapter_context import AdapterContext, AdapterOptions
-from flows.evaluation import evaluate, labelled_samples
+from flows.benchmarks.stream_runs import Start, classes_of, release_network
 from flows.ingest import take_in
-from flows.memory import choose_memory
 from flows.requests import Incoming
-from flows.stream_runs import Start, classes_of, release_network
+from flows.updates.adapter_context import AdapterContext, AdapterOptions
+from flows.updates.evaluation import evaluate, labelled_samples
+from flows.updates.memory import choose_memory
 from flows.workplace import open_workplace
 
 SIDE_PX = 126

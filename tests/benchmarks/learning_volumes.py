@@ -71,7 +71,7 @@ def _manifest(folder: Path, columns: list[str], rows: list[list]) -> Path:
 def measure(folder: Path, manifest: Path, sites: tuple[str, ...], base: list[str], learning: list[str]) -> dict:
     """The benchmark's JSON, and seconds of base model and of everything after it."""
     workspace, backbone, out = folder / "workspace", folder / "base.safetensors", folder / "benchmark.json"
-    command = (sys.executable, "-m", "flows.command_line")
+    command = (sys.executable, "-m", "flows.commands.command_line")
     place = ("--manifest", str(manifest), "--workspace", str(workspace))
     started = time.perf_counter()
     subprocess.run(

@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared"
 STREAM = ROOT / "tests" / "flows" / "small_stream.py"
-CONTINUAL = (sys.executable, "-c", "from flows.command_line import main; main()")
+CONTINUAL = (sys.executable, "-c", "from flows.commands.command_line import main; main()")
 
 Start = Callable[..., subprocess.Popen[str]]
 

@@ -20,7 +20,7 @@ FILE_REPORTS = """
 import sys
 from dataclasses import replace
 from continual.domain.drift import Action, DriftReport, EvidenceOverTime, Verdict
-from flows.alerts import channels, file_report, send_after_look
+from flows.alerting.alerts import channels, file_report, send_after_look
 from flows.workplace import open_workplace
 
 ours = []
@@ -89,7 +89,7 @@ def address(start, tmp_path_factory, unused_port):
 def prefect(address, desk, start):
     """A client of the server, to which `continual deploy` has given a workspace's three deployments."""
     deployer = start(
-        *(sys.executable, "-c", "from flows.command_line import main; main()"),
+        *(sys.executable, "-c", "from flows.commands.command_line import main; main()"),
         *("deploy", "--adapter", "cells", "--workspace", desk.workspace, "--cron", "* * * * *"),
         *("--manifest", desk.folder / "incoming.csv"),
         PREFECT_API_URL=address,

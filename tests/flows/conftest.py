@@ -63,7 +63,7 @@ def released(released_folder: Path, tmp_path: Path, stream: ModuleType) -> Desk:
 @pytest.fixture
 def make_bench(desk: Desk, stream: ModuleType) -> Callable[..., Any]:
     """Makes a benchmark of two small sites: `run(**plan)` returns its JSON, which lies at `run.out`."""
-    from flows.benchmark import BenchmarkPlan, run_benchmark
+    from flows.benchmarks.benchmark import BenchmarkPlan, run_benchmark
     from flows.requests import Incoming
 
     def make(subjects: int, steps: int, strategies: tuple[str, ...]) -> Any:

@@ -10,9 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from flows import candidates
 from flows.run import LEARN_ON_ANY_SHIFT
 from flows.update import look_and_learn
+from flows.updates import candidates
 from registry.adapters import AdapterStore
 from registry.updates import UpdateStore
 

@@ -11,7 +11,7 @@ from typing import Any
 import kill_an_update
 
 from continual.learning import kept_files
-from flows import letting_go
+from flows.updates import letting_go
 from registry import images
 from registry.artifacts import ArtifactStore
 from registry.images import LET_GO, ImageStore

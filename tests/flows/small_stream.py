@@ -18,7 +18,7 @@ from continual.domain.samples import IntakeSummary
 from registry import Registry, open_registry
 
 if TYPE_CHECKING:
-    from flows.adapter_context import AdapterOptions
+    from flows.updates.adapter_context import AdapterOptions
 
 ADAPTER = "cells"
 SUBJECTS = tuple(f"s{number}" for number in range(40))
@@ -160,7 +160,7 @@ def small_options() -> "AdapterOptions":
     """Seconds of training, and a gate that a handful of test images can satisfy."""
     from continual.domain.change_plan import ChangePlan
     from continual.learning import LoraShape, TrainingOptions
-    from flows.adapter_context import AdapterOptions
+    from flows.updates.adapter_context import AdapterOptions
 
     return AdapterOptions(
         image_size=64,

@@ -41,11 +41,11 @@ REPORT = DriftReport(
 )
 FILE_AND_HANG = """
 import sys, time
-import flows.alerts
+import flows.alerting.alerts
 from flows.workplace import open_workplace
 from tests_report import REPORT
 with open_workplace(sys.argv[1]) as workplace:
-    flows.alerts.file_report(workplace, REPORT)
+    flows.alerting.alerts.file_report(workplace, REPORT)
     print("FILED", flush=True)
     time.sleep(600)
 """
@@ -132,24 +132,24 @@ def deliveries(house):
 
 def make_due(house, monkeypatch, **passed):
     """Let the time pass that a retry waits."""
-    import flows.alerts
+    import flows.alerting.alerts
 
     class Later(datetime):
         @classmethod
         def now(cls, zone=None):
             return datetime.now(zone) + timedelta(**passed)
 
-    monkeypatch.setattr(flows.alerts, "datetime", Later)
+    monkeypatch.setattr(flows.alerting.alerts, "datetime", Later)
 
 
 def send(house):
-    from flows.alerts import send_due
+    from flows.alerting.alerts import send_due
 
     return send_due(house)
 
 
 def file(house, report=REPORT):
-    from flows.alerts import file_report, send_after_look
+    from flows.alerting.alerts import file_report, send_after_look
 
     filed = file_report(house, report)
     send_after_look(house)
@@ -292,7 +292,7 @@ def test_a_backlog_does_not_make_a_look_wait_for_all_of_it(house, receiver, monk
 
 
 def test_attempts_end_after_twelve_and_days_after_seven(house, receiver, monkeypatch):
-    from flows.alerts import MOST_ATTEMPTS
+    from flows.alerting.alerts import MOST_ATTEMPTS
 
     receiver.answers = [(503, {})] * 30
     file(house)
@@ -432,7 +432,7 @@ def continual(house, command_environment):
     def run(*arguments, **environment):
         url = house.settings.webhook_url.get_secret_value()
         named = {"CONTINUAL_WEBHOOK_URL": url, "CONTINUAL_WEBHOOK_SECRET": SECRET} | environment
-        command = "from flows.command_line import main; main()"
+        command = "from flows.commands.command_line import main; main()"
         return subprocess.run(
             [sys.executable, "-c", command, "alerts", *map(str, arguments)],
             env=command_environment(PYTHONPATH=str(ROOT), **named),

@@ -107,7 +107,7 @@ def test_the_losers_figures_stay_in_the_record_and_their_seconds_out_of_the_fold
 
 
 def test_the_choice_is_shown_as_a_table(closed_wins):
-    from flows.overview import show_adapter
+    from flows.commands.overview import show_adapter
     from flows.workplace import open_workplace
 
     desk, _ = closed_wins
@@ -128,8 +128,8 @@ def test_asking_again_learns_nothing_twice(closed_wins):
 
 
 def test_the_stream_result_reads_a_closed_form_champion(closed_wins):
-    from flows.adapter_context import context_of
-    from flows.results import stream_result
+    from flows.benchmarks.results import stream_result
+    from flows.updates.adapter_context import context_of
     from flows.workplace import open_workplace
 
     desk, _ = closed_wins
@@ -227,7 +227,7 @@ def test_auto_tries_what_the_plan_allows_and_nothing_else(shifted):
 
 
 def test_a_plan_made_by_asking_for_a_strategy_allows_it():
-    from flows.choice import plan_for
+    from flows.updates.choice import plan_for
 
     assert plan_for(None, Task.CLASSIFICATION, volumes=False) == ("replay_ewc",)
     assert plan_for("lwf", Task.CLASSIFICATION, volumes=False) == ("lwf",)

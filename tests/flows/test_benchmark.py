@@ -83,7 +83,7 @@ def test_faulty_plans_are_refused_before_anything_is_learnt(bench):
 
 @pytest.mark.parametrize("count", [1, 2, 3, 6, 9])
 def test_orders_differ_begin_with_the_given_one_and_its_reverse_and_are_no_more_than_there_are(count, libraries):
-    from flows.benchmark import site_orders
+    from flows.benchmarks.benchmark import site_orders
 
     orders = site_orders(("a", "b", "c"), count)
     assert len(set(orders)) == len(orders) == min(count, 6)
@@ -93,7 +93,7 @@ def test_orders_differ_begin_with_the_given_one_and_its_reverse_and_are_no_more_
 
 
 def test_the_page_is_self_contained_and_shows_every_strategy(bench, tmp_path):
-    from flows.benchmark_page import write_page
+    from flows.benchmarks.benchmark_page import write_page
 
     found = bench(strategies=("naive", "nearest_mean"))
     write_page(tmp_path / "page.html", found)

@@ -76,7 +76,7 @@ def _row(strategy, method, rank):
 
 
 def test_titles_name_the_method_only_where_several_were_tuned():
-    from flows.benchmark_page import title_of
+    from flows.benchmarks.benchmark_page import title_of
 
     one = [_row("naive", "lora", 4), _row("nearest_mean", "", 0), _row("full", "full", 0)]
     assert [title_of(row, one) for row in one] == ["naive, rank 4", "nearest_mean", "full"]
@@ -93,8 +93,8 @@ def test_titles_name_the_method_only_where_several_were_tuned():
 def test_page_and_table_show_every_method(bench, tmp_path):
     from rich.console import Console
 
-    from flows.benchmark_page import write_page
-    from flows.terminal import show_benchmark
+    from flows.benchmarks.benchmark_page import write_page
+    from flows.commands.benchmark_table import show_benchmark
 
     found = bench(methods=("lora", "ia3"))
     write_page(tmp_path / "page.html", found)

@@ -61,10 +61,10 @@ def small_square(tmp_path_factory, libraries):
 @pytest.fixture(scope="module")
 def boxed(tmp_path_factory, stream, small_square):
     """A desk whose adapter learnt two sites with boxes, and the version that the second made."""
-    from flows.adapter_context import context_of
     from flows.ingest import take_in
     from flows.requests import Incoming, Release
     from flows.update import check_before_release, learn_site, release
+    from flows.updates.adapter_context import context_of
     from flows.workplace import open_workplace
 
     desk = stream.Desk(tmp_path_factory.mktemp("boxed"))
@@ -119,8 +119,8 @@ def test_the_registered_version_answers_boxes_with_the_masks_it_was_judged_by(bo
 
 
 def test_a_release_that_litemedsam_cannot_be_is_refused_before_the_intake(stream, small_square):
-    from flows.adapter_context import check_release
     from flows.requests import Release
+    from flows.updates.adapter_context import check_release
 
     def refused(options, backbone=str(small_square)):
         check_release(Release(ADAPTER, backbone, None, options.as_record()), "cpu")
@@ -134,7 +134,7 @@ def test_a_release_that_litemedsam_cannot_be_is_refused_before_the_intake(stream
 
 
 def test_a_benchmark_that_would_tune_the_whole_of_litemedsam_ends_before_it_begins(stream, small_square, tmp_path):
-    from flows.benchmark import BenchmarkPlan, run_benchmark
+    from flows.benchmarks.benchmark import BenchmarkPlan, run_benchmark
     from flows.requests import Incoming
 
     plan = BenchmarkPlan(("first", "second"), ("naive", "full"), str(small_square), None, _options(stream))

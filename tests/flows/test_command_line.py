@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 import typer
 
-from flows.command_line import app
+from flows.commands.command_line import app
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 HELP_CPU_SECONDS = 0.5
-MAIN = "import sys; from flows.command_line import main; sys.argv[0] = 'continual'; main()"
+MAIN = "import sys; from flows.commands.command_line import main; sys.argv[0] = 'continual'; main()"
 SEVERAL = """
 import json, sys
-from flows.command_line import main
+from flows.commands.command_line import main
 for arguments in json.loads(sys.argv[1]):
     sys.argv = ["continual", *arguments]
     try:
@@ -79,7 +79,11 @@ def parse(arguments: list[str]) -> list[str]:
 
 def test_help_costs_under_half_a_second_and_loads_nothing_heavy(command):
     loaded = subprocess.run(
-        [sys.executable, "-c", f"import sys, flows.command_line; print([n for n in {HEAVY!r} if n in sys.modules])"],
+        [
+            sys.executable,
+            "-c",
+            f"import sys, flows.commands.command_line; print([n for n in {HEAVY!r} if n in sys.modules])",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,

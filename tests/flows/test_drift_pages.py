@@ -13,7 +13,7 @@ from continual.domain.drift import Verdict
 from continual.domain.samples import pseudonym
 
 ROOT = Path(__file__).parents[2]
-MAIN = "import sys; from flows.command_line import main; sys.argv[0] = 'continual'; main()"
+MAIN = "import sys; from flows.commands.command_line import main; sys.argv[0] = 'continual'; main()"
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_the_command_shows_the_card_and_writes_the_page_with_thumbnails_and_tabl
 
 
 def test_images_of_an_erased_subject_are_gone_from_the_page_and_the_report_stands(looked, drifted, tmp_path):
-    from flows.drift_pages import write_drift_page
+    from flows.drift.drift_pages import write_drift_page
     from flows.erasure import Person, erase_person
     from flows.workplace import open_workplace
 

@@ -20,7 +20,7 @@ class Line:
 def judged(monkeypatch, libraries):
     """`stay_near` with validation scores that are told instead of measured."""
     from continual.learning import SiteScore
-    from flows import evaluation
+    from flows.updates import evaluation
 
     def judge(scores_of):
         line = Line()

@@ -107,8 +107,8 @@ def test_a_fault_stays_the_newest_word_while_nothing_newer_came(released):
 
 
 def test_a_faulty_batch_too_small_for_a_look_is_reported_and_held_before_an_update_would_learn_it(released):
-    from flows.adapter_context import context_of
-    from flows.looks import look_at_unseen
+    from flows.drift.looks import look_at_unseen
+    from flows.updates.adapter_context import context_of
     from flows.workplace import open_workplace
 
     arrive(released, 0, 24)
@@ -128,7 +128,7 @@ def test_a_faulty_batch_too_small_for_a_look_is_reported_and_held_before_an_upda
 def test_what_a_parent_has_learnt_stays_learnt_though_it_is_held_since():
     from types import SimpleNamespace
 
-    from flows.learnt import has_learnt_batch, learnt_record
+    from flows.updates.learnt import has_learnt_batch, learnt_record
 
     def version(record):
         return SimpleNamespace(record=record)
@@ -152,8 +152,8 @@ def _killed(*_):
 
 def _update(desk):
     """Learn what is new whatever the look says, and take the result into service."""
-    from flows.adapter_context import context_of
     from flows.update import learn_site
+    from flows.updates.adapter_context import context_of
     from flows.workplace import open_workplace
 
     with open_workplace(desk.workspace) as workplace:

@@ -11,7 +11,7 @@ from continual.domain.samples import Sample, Split
 
 @pytest.fixture
 def choose(libraries):
-    from flows.label_requests import choose_cases
+    from flows.drift.label_requests import choose_cases
 
     return choose_cases
 
@@ -36,8 +36,8 @@ def test_a_subject_has_no_second_case_before_everybody_has_one(choose):
 
 
 def test_what_is_written_is_labelled_and_comes_back(released, tmp_path):
-    from flows.label_requests import write_cases
-    from flows.late_labels import take_labels
+    from flows.drift.label_requests import write_cases
+    from flows.drift.late_labels import take_labels
     from flows.monitor import look
     from flows.workplace import open_workplace
 
@@ -65,7 +65,7 @@ def test_what_is_written_is_labelled_and_comes_back(released, tmp_path):
 
 
 def test_an_image_that_is_stored_no_more_is_nobodys_case(released, tmp_path):
-    from flows.label_requests import write_cases
+    from flows.drift.label_requests import write_cases
     from flows.monitor import look
     from flows.workplace import open_workplace
 

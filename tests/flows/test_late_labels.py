@@ -39,7 +39,7 @@ def write_labels(desk, rows, columns=("path", "label")):
 
 
 def take(desk, rows, columns=("path", "label"), adapter="cells"):
-    from flows.late_labels import take_labels
+    from flows.drift.late_labels import take_labels
     from flows.workplace import open_workplace
 
     path = write_labels(desk, rows, columns)
@@ -188,7 +188,7 @@ def test_the_command_line_tells_the_same_in_tables_and_json(released, command_en
 
     def continual(*arguments):
         done = subprocess.run(
-            [sys.executable, "-m", "flows.command_line", *arguments, "--workspace", released.workspace],
+            [sys.executable, "-m", "flows.commands.command_line", *arguments, "--workspace", released.workspace],
             capture_output=True,
             text=True,
             cwd=Path(__file__).parents[2],

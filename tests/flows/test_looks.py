@@ -52,7 +52,7 @@ def test_each_window_closes_once_and_evidence_adds_up_over_them(released):
 def test_the_list_of_looks_tells_evidence_and_verdict_within_a_terminal(released):
     from rich.console import Console
 
-    from flows.terminal import show_looks, show_report
+    from flows.commands.terminal import show_looks, show_report
 
     arrive(released, 0, 20)
     report = look(released)

@@ -44,7 +44,7 @@ def lesions(desk):
 
 
 def test_masks_come_late_and_are_corrected_and_nothing_is_stored_twice(desk, lesions):
-    from flows.terminal import intake_line
+    from flows.ingest import intake_line
 
     assert intake_line(lesions(named=())) == "first: 3 new, 0 already stored, 0 quarantined"
     assert intake_line(lesions()) == "first: 0 new, 3 already stored, 3 relabelled, 0 quarantined"
@@ -83,7 +83,7 @@ def test_a_mask_with_a_class_that_the_adapter_never_saw_is_held_back(desk, lesio
 
 
 def test_status_counts_masks_where_there_are_any(desk, lesions):
-    from flows.overview import overview, show_overview
+    from flows.commands.overview import overview, show_overview
     from flows.workplace import open_workplace
 
     def shown():

@@ -11,11 +11,11 @@ import pytest
 from continual.domain.errors import LearningError, NotFoundError, SettingsError
 from continual.domain.samples import Split, pseudonym
 from flows.erasure import ErasureReport, Person, erase_person
-from flows.memory import MemoryView, memory_view, remembered_by
+from flows.updates.memory import MemoryView, memory_view, remembered_by
 from flows.workplace import open_workplace
 
 ROOT = Path(__file__).parents[2]
-MAIN = "import sys; from flows.command_line import main; sys.argv[0] = 'continual'; main()"
+MAIN = "import sys; from flows.commands.command_line import main; sys.argv[0] = 'continual'; main()"
 KILLED = """
 import os, signal, sys
 from flows import erasure
@@ -130,10 +130,10 @@ def test_an_erased_subject_leaves_every_place_and_the_versions_that_learnt_it_ar
 
 
 def test_after_an_erasure_updates_references_and_looks_go_on_without_the_subject(learnt):
-    from flows.adapter_context import context_of
+    from flows.benchmarks.results import reference_result, stream_result
     from flows.monitor import look
-    from flows.results import reference_result, stream_result
     from flows.update import learn_site
+    from flows.updates.adapter_context import context_of
 
     subject = remembered_subject(learnt, "first")
     samples = held(learnt, subject)

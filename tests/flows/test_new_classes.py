@@ -40,8 +40,8 @@ def test_an_allowed_new_label_grows_the_head_and_the_next_version_knows_it(relea
     finding = next(finding for finding in second.gate.findings if finding.site == "second")
     assert finding.champion <= 0.67 < finding.candidate
 
-    from flows.adapter_context import context_of
-    from flows.results import reference_result, stream_result
+    from flows.benchmarks.results import reference_result, stream_result
+    from flows.updates.adapter_context import context_of
     from flows.workplace import open_workplace
 
     with open_workplace(released.workspace) as workplace:

@@ -8,9 +8,9 @@ import pytest
 
 from continual.domain.errors import ImageLetGoError, SettingsError
 from continual.domain.samples import Split
-from flows.command_options import check_references
+from flows.commands.command_options import check_references
 from flows.erasure import Person, erase_person
-from flows.memory import MemoryView, memory_view, remembered_by
+from flows.updates.memory import MemoryView, memory_view, remembered_by
 from flows.workplace import open_workplace
 
 SHIFTED = tuple(f"t{number}" for number in range(40))
@@ -109,9 +109,9 @@ def test_what_is_kept_is_what_learning_goes_on_from_and_nothing_else(gone):
 
 
 def test_looking_evaluating_and_learning_go_on_without_images(gone):
-    from flows.adapter_context import context_of
+    from flows.benchmarks.results import stream_result
     from flows.monitor import look
-    from flows.results import stream_result
+    from flows.updates.adapter_context import context_of
 
     with open_workplace(gone.workspace) as workplace:
         assert stream_result(context_of(workplace, "cells"), ["first", "second"])["acc"] > 0.5
@@ -128,8 +128,8 @@ def test_looking_evaluating_and_learning_go_on_without_images(gone):
 
 
 def test_a_closed_form_is_fitted_on_kept_features_and_lora_goes_on_over_it(desk, stream):
-    from flows.adapter_context import context_of
     from flows.update import learn_site
+    from flows.updates.adapter_context import context_of
 
     lenient = {"past_site_margin": -1.0, "past_site_drop": 1.0, "new_site_gain": -1.0}
     two_sites(stream, desk, keep_images=False, **lenient)
@@ -181,9 +181,9 @@ def test_a_refused_release_lets_nothing_go(desk):
 
 
 def test_training_samples_without_a_label_keep_all_views_and_are_learnt_when_it_comes(gone):
-    from flows.adapter_context import context_of
     from flows.update import learn_site
-    from flows.windows import new_samples
+    from flows.updates.adapter_context import context_of
+    from flows.updates.experiences import new_samples
 
     late = gone.cells("second", LATER, seed=5)
     bare = [type(row)(row.path, row.site, "", row.subject) for row in late]
@@ -205,9 +205,9 @@ def test_training_samples_without_a_label_keep_all_views_and_are_learnt_when_it_
 
 
 def test_what_needs_images_that_are_gone_is_refused_with_the_remedy(gone, stream):
-    from flows.adapter_context import AdapterContext, context_of
-    from flows.results import reference_result
+    from flows.benchmarks.results import reference_result
     from flows.update import learn_site
+    from flows.updates.adapter_context import AdapterContext, context_of
 
     with open_workplace(gone.workspace) as workplace:
         context = context_of(workplace, "cells")
@@ -232,9 +232,9 @@ def test_what_needs_images_that_are_gone_is_refused_with_the_remedy(gone, stream
 
 
 def test_after_a_rollback_looks_and_updates_go_on_with_what_is_left(gone):
-    from flows.adapter_context import context_of
-    from flows.letting_go import learnable
     from flows.update import learn_site
+    from flows.updates.adapter_context import context_of
+    from flows.updates.letting_go import learnable
 
     with gone.registry() as registry:
         registry.adapters.rollback("cells", "test", "wrong calibration")

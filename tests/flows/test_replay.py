@@ -43,7 +43,7 @@ def sayings(course):
 
 def replayed(desk, site=None, **policy):
     """What a replay found, by site and plan."""
-    from flows.replay import replay
+    from flows.drift.replay import replay
     from flows.workplace import open_workplace
 
     with open_workplace(desk.workspace) as workplace:
@@ -173,7 +173,7 @@ def test_what_shapes_training_alone_is_named_and_changes_no_look(watched):
 def test_a_replay_says_the_same_again_and_fits_a_terminal(watched):
     from rich.console import Console
 
-    from flows.replay_table import replay_record, show_replay
+    from flows.commands.replay_table import replay_record, show_replay
 
     first, _ = replayed(watched, window_subjects=40, updates_per_month=1)
     assert replayed(watched, window_subjects=40, updates_per_month=1)[0] == first
@@ -215,7 +215,7 @@ def command(command_environment):
 
     def run(*arguments):
         return subprocess.run(
-            [sys.executable, "-m", "flows.command_line", *map(str, arguments)],
+            [sys.executable, "-m", "flows.commands.command_line", *map(str, arguments)],
             cwd=ROOT,
             env=command_environment(PYTHONPATH=str(ROOT)),
             capture_output=True,
@@ -247,7 +247,7 @@ def test_a_release_under_a_policy_that_no_plan_can_have_makes_nothing(command, t
 
 
 def test_the_policy_in_the_readme_is_one_that_a_plan_can_have(tmp_path):
-    from flows.policy import read_policy
+    from flows.commands.policy import read_policy
 
     shown = re.search(r"^```toml\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
     changes = read_policy(write(tmp_path, shown.group(1)))
@@ -261,7 +261,7 @@ def write(folder, text):
 
 
 def test_a_policy_is_read_as_the_plan_holds_it(tmp_path):
-    from flows.policy import read_policy
+    from flows.commands.policy import read_policy
 
     path = write(tmp_path, '[plan]\ncooldown_days = 14\nstrategies = ["naive"]\nharm_cleared = 0.02\n')
     assert read_policy(path) == {"cooldown_days": 14.0, "strategies": ("naive",), "harm_cleared": 0.02}
@@ -279,14 +279,14 @@ def test_a_policy_is_read_as_the_plan_holds_it(tmp_path):
     ],
 )
 def test_a_policy_that_no_plan_can_have_is_refused_and_says_why(tmp_path, text, said):
-    from flows.policy import read_policy
+    from flows.commands.policy import read_policy
 
     with pytest.raises(SettingsError, match=said):
         read_policy(write(tmp_path, text))
 
 
 def test_a_policy_that_is_not_there_is_refused(tmp_path):
-    from flows.policy import read_policy
+    from flows.commands.policy import read_policy
 
     with pytest.raises(SettingsError, match="cannot be read"):
         read_policy(tmp_path / "none.toml")

@@ -100,8 +100,8 @@ def test_the_registered_version_serves_the_mask_that_it_was_judged_by(segmented)
 
 
 def test_results_and_references_are_in_dice(segmented):
-    from flows.adapter_context import context_of
-    from flows.results import reference_result, stream_result
+    from flows.benchmarks.results import reference_result, stream_result
+    from flows.updates.adapter_context import context_of
     from flows.workplace import open_workplace
 
     desk, _ = segmented
@@ -121,7 +121,7 @@ def test_a_second_look_learns_nothing_twice(segmented):
 
 def test_options_of_masks_survive_their_record_and_faulty_ones_are_refused(stream, libraries):
     from continual.domain.change_plan import ChangePlan
-    from flows.adapter_context import AdapterOptions, options_from_record
+    from flows.updates.adapter_context import AdapterOptions, options_from_record
 
     wanted = _options(stream)
     assert options_from_record(wanted.as_record()) == wanted
@@ -136,8 +136,8 @@ def test_options_of_masks_survive_their_record_and_faulty_ones_are_refused(strea
 
 
 def test_a_release_with_a_tile_that_does_not_fit_is_refused_before_the_intake(stream, tmp_path, libraries):
-    from flows.adapter_context import check_release
     from flows.requests import Release
+    from flows.updates.adapter_context import check_release
 
     backbone = str(stream.write_backbone(tmp_path / "backbone.safetensors"))
     with pytest.raises(LearningError, match="choose --tile 32"):
@@ -165,7 +165,7 @@ def test_an_adapter_of_masks_in_service_refuses_a_closed_form(segmented):
 
 
 def test_a_benchmark_of_masks_refuses_closed_forms(stream, libraries):
-    from flows.benchmark import BenchmarkPlan
+    from flows.benchmarks.benchmark import BenchmarkPlan
 
     with pytest.raises(StreamError, match="nearest_mean classify whole images and give no masks"):
         BenchmarkPlan(("a", "b"), ("naive", "nearest_mean"), "backbone", None, _options(stream))

@@ -6,7 +6,7 @@ import pytest
 
 from continual.domain.adapters import VersionDraft
 from continual.domain.samples import CleanImage, Sample, Split
-from flows.trained_versions import TrainedVersion, trained_versions
+from flows.updates.trained_versions import TrainedVersion, trained_versions
 from registry import ErasureOrder, open_registry
 
 

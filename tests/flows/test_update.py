@@ -89,7 +89,8 @@ def test_two_halves_of_one_site_are_not_called_drift(released, seed):
 
 def paced(desk, site):
     """A look that leads to an update where the plan's cooldown and budget let it, as on a schedule."""
-    from flows.update import Occasion, look_and_learn
+    from flows.update import look_and_learn
+    from flows.updates.occasions import Occasion
 
     return look_and_learn(desk.workspace, "cells", site, None, Occasion(tuple(Action)))
 
@@ -160,9 +161,9 @@ def test_an_adapter_in_service_refuses_another_backbone(released, stream, tmp_pa
 
 
 def test_labels_that_come_late_are_reason_enough_for_the_same_samples_to_be_learnt_again(released):
-    from flows.adapter_context import context_of
-    from flows.late_labels import take_labels
+    from flows.drift.late_labels import take_labels
     from flows.update import already_judged, learn_site
+    from flows.updates.adapter_context import context_of
     from flows.workplace import open_workplace
 
     rows = released.cells("second")

@@ -161,7 +161,7 @@ def test_training_goes_nowhere_near_the_test_volumes_of_the_base_models_site(cla
 
 def test_options_of_volumes_survive_their_record_and_faulty_ones_are_refused(classified, stream):
     from continual.learning import chosen_grid, resolve_backbone
-    from flows.adapter_context import options_from_record
+    from flows.updates.adapter_context import options_from_record
 
     wanted = _options(stream, classified[0], Task.CLASSIFICATION)
     assert options_from_record(wanted.as_record()) == wanted
@@ -192,9 +192,9 @@ def test_what_a_backbone_of_volumes_cannot_do_is_refused_before_the_intake(class
 
 
 def test_images_and_volumes_are_not_mixed_in_one_adapter(classified, taken_in):
-    from flows.adapter_context import context_of
     from flows.ingest import take_in
     from flows.requests import Incoming
+    from flows.updates.adapter_context import context_of
     from flows.workplace import open_workplace
 
     desk, _ = taken_in

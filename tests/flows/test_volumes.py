@@ -61,7 +61,7 @@ def everything(workspace: str) -> bytes:
 
 
 def test_volumes_are_stored_once_whatever_axes_their_files_have_and_masks_are_corrected(desk, scans):
-    from flows.terminal import intake_line
+    from flows.ingest import intake_line
 
     assert intake_line(scans()) == "ward: 3 new, 0 already stored, 0 quarantined"
     turned = scans(axes="LPS")
@@ -100,7 +100,7 @@ def test_bad_volumes_are_held_back_and_the_good_ones_stored(desk, scans):
 
 
 def test_status_counts_volumes_as_samples(desk, scans):
-    from flows.overview import overview, show_overview
+    from flows.commands.overview import overview, show_overview
     from flows.workplace import open_workplace
 
     scans()

@@ -6,7 +6,7 @@ from continual.domain.errors import NotFoundError
 
 
 def watch(desk, site="first", mean_run=150.0):
-    from flows.watch import watch_site
+    from flows.drift.watch import watch_site
     from flows.workplace import open_workplace
 
     with open_workplace(desk.workspace) as workplace:

@@ -1,0 +1,1 @@
+"""What leaves the house: webhooks and events, from an outbox."""

@@ -1,0 +1,1 @@
+"""Strategies side by side on a stream that is not registered."""

@@ -1,0 +1,296 @@
+"""Strategies side by side: every (strategy, order, seed, method, rank) cell over the same stream, kept once it is done.
+
+Registers no version. A benchmark that was interrupted goes on where it stopped; one with other settings is refused.
+"""
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from continual.domain.adapters import Task
+from continual.domain.errors import SettingsError, StreamError
+from continual.learning import (
+    CLOSED_FORMS,
+    PEFT_METHODS,
+    REFERENCES,
+    STRATEGIES,
+    WHOLE_BACKBONE,
+    BackboneWeights,
+    LoraShape,
+    build_backbone,
+    check_kind,
+    first_tuned_block,
+    peft_configuration,
+    peft_method,
+    resolve_backbone,
+    usual_alpha,
+)
+from flows.benchmarks.benchmark_page import KIND, kind_of
+from flows.benchmarks.memory_use import PeakMemory
+from flows.benchmarks.results import derived_scores
+from flows.benchmarks.stream_runs import Start, StreamRun, classes_of, release_network, run_closed_form, run_strategy
+from flows.ingest import take_in
+from flows.progress import say
+from flows.requests import Incoming
+from flows.updates.adapter_context import AdapterContext, AdapterOptions
+from flows.updates.evaluation import chance_on
+from flows.whole_files import write_json
+from flows.workplace import open_workplace
+
+SUMMARISED = ("acc", "bwt", "fwt", "forgetting", "worst_site", "worst_site_drop", "calibration_error", "auroc")
+CELL = ("strategy", "order", "seed", "rank", "method")
+COSTS = ("trainable_parameters", "cpu_seconds", "seconds", "peak_memory_bytes", "gpu_memory_bytes", "replay_bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkPlan:
+    """What is compared. `seeds` and `orders` are how many of each; the first order is that of the sites.
+
+    `methods` (of `PEFT_METHODS`) and `ranks` are swept together; those in `options` are not looked at.
+    """
+
+    sites: tuple[str, ...]
+    strategies: tuple[str, ...]
+    backbone: str
+    backbone_name: str | None
+    options: AdapterOptions
+    seeds: int = 3
+    orders: int = 2
+    ranks: tuple[int, ...] = (8,)
+    methods: tuple[str, ...] = ("lora",)
+
+    def __post_init__(self) -> None:
+        known = (*STRATEGIES, *REFERENCES, *CLOSED_FORMS)
+        unknown = [name for name in self.strategies if name not in known]
+        if unknown or not self.strategies:
+            raise StreamError(f"no strategy {', '.join(unknown) or 'named'}; choose among {', '.join(known)}")
+        closed = [name for name in self.strategies if name in CLOSED_FORMS]
+        if closed and self.options.task is Task.SEGMENTATION:
+            raise StreamError(f"{', '.join(closed)} classify whole images and give no masks; leave them out")
+        for name in self.methods:
+            peft_method(name)
+        if min(self.seeds, self.orders, len(self.methods), *self.ranks) < 1 or len(self.sites) < 2:
+            raise SettingsError(
+                f"{len(self.sites)} sites, {self.seeds} seeds, {self.orders} orders, ranks {self.ranks}, "
+                f"{len(self.methods)} PEFT methods: give at least 2 sites and 1 of each other"
+            )
+
+    def variants(self) -> tuple["Variant", ...]:
+        """What is tuned, one after the other; the whole backbone last, where a reference asks for it."""
+        swept = [
+            Variant(method, rank if PEFT_METHODS[method].ranked else 0)
+            for method in self.methods
+            for rank in self.ranks
+        ]
+        whole = [Variant(WHOLE_BACKBONE, 0)] if any(name in REFERENCES for name in self.strategies) else []
+        return tuple(dict.fromkeys([*swept, *whole]))
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What is tuned: a method of `PEFT_METHODS` at a rank, or `WHOLE_BACKBONE`; 0 where the rank changes nothing."""
+
+    method: str
+    rank: int
+
+    def shape(self, options: AdapterOptions) -> LoraShape:
+        """The shape of such an adapter, in as many blocks as the options say."""
+        rank = self.rank or options.lora.rank
+        return replace(options.lora, rank=rank, alpha=usual_alpha(self.method, rank), method=self.method)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run of the benchmark; `order` and `seed` count from 0. Closed forms have no rank (0) and no method ("")."""
+
+    strategy: str
+    order: int
+    seed: int
+    rank: int
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Cells that share a release: what is tuned, the sites in one order, and a seed."""
+
+    variant: Variant
+    sites: tuple[str, ...]
+    seed: int
+
+
+def site_orders(sites: Sequence[str], count: int) -> tuple[tuple[str, ...], ...]:
+    """`count` orders: the given one, its reverse, then others, evenly spread over all there are; fewer if there are."""
+    every = list(itertools.permutations(sites))
+    first = [tuple(sites), tuple(reversed(sites))]
+    others = [order for order in every if order not in first]
+    wanted = min(max(count - 2, 0), len(others))
+    spread = [others[len(others) * place // wanted] for place in range(wanted)]
+    return tuple(dict.fromkeys([*first, *spread]))[:count]
+
+
+def run_benchmark(workspace: str, incoming: Incoming, plan: BenchmarkPlan, out: Path) -> dict[str, Any]:
+    """Ingest, run every cell that `out` does not hold yet, and return everything with its summary.
+
+    Raises SettingsError when `out` holds a benchmark of other settings, LearningError when a variant cannot be built.
+    """
+    weights = resolve_backbone(plan.backbone, plan.backbone_name)
+    _check_variants(weights, plan)
+    for site in plan.sites:
+        take_in(workspace, incoming, site, None)
+    with open_workplace(workspace) as workplace:
+
+        def context_of(variant: Variant, seed: int) -> AdapterContext:
+            options = plan.options
+            training = replace(options.training, seed=options.training.seed + 1000 * seed)
+            changed = replace(options, lora=variant.shape(options), training=training)
+            return AdapterContext(workplace, "benchmark", weights, changed)
+
+        first = context_of(plan.variants()[0], 0)
+        found = _begun(out, _settings(first, plan))
+        for group, cells in _groups(plan, found["cells"]):
+            _run_group(context_of(group.variant, group.seed), plan, group.sites, cells, found, out)
+    found["summary"] = summary(found["cells"])
+    write_json(out, found)
+    return found
+
+
+def summary(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row per strategy, method and rank: mean and spread (standard deviation) over seeds and orders, best first."""
+    rows = []
+    for kind in dict.fromkeys(kind_of(cell) for cell in cells):
+        mine = [cell for cell in cells if kind_of(cell) == kind]
+        row: dict[str, Any] = {**dict(zip(KIND, kind, strict=True)), "runs": len(mine)}
+        for key in (*SUMMARISED, *COSTS):
+            values = [cell["scores" if key in SUMMARISED else "costs"][key] for cell in mine]
+            told = [value for value in values if value is not None]
+            row[key] = {"mean": float(np.mean(told)), "spread": float(np.std(told))} if told else None
+        rows.append(row)
+    return sorted(rows, key=lambda row: -row["acc"]["mean"])
+
+
+def _check_variants(weights: BackboneWeights, plan: BenchmarkPlan) -> None:
+    """Now, since a sweep would otherwise end at the first method that this backbone cannot carry, hours later."""
+    check_kind(weights, plan.options.task, plan.options.volume)
+    network = build_backbone(weights)
+    for variant in plan.variants():
+        shape = variant.shape(plan.options)
+        first_tuned_block(network, shape)
+        if variant.method != WHOLE_BACKBONE:
+            peft_configuration(network, shape)
+
+
+def _groups(plan: BenchmarkPlan, done: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Group, list[Cell]]]:
+    """Groups with their cells; those already done are left out."""
+    finished = {Cell(**{key: cell[key] for key in CELL}) for cell in done}
+    orders = site_orders(plan.sites, plan.orders)
+    for seed, (number, order), (place, variant) in itertools.product(
+        range(plan.seeds), enumerate(orders), enumerate(plan.variants())
+    ):
+        trained = REFERENCES if variant.method == WHOLE_BACKBONE else STRATEGIES
+        # Training-free classifiers are the same under every variant: the first one brings them along.
+        free = CLOSED_FORMS if place == 0 else {}
+        cells = [
+            Cell(name, number, seed, variant.rank, variant.method)
+            if name in trained
+            else Cell(name, number, seed, 0, "")
+            for name in plan.strategies
+            if name in trained or name in free
+        ]
+        missing = [cell for cell in cells if cell not in finished]
+        if missing:
+            yield Group(variant, order, seed), missing
+
+
+def _run_group(
+    context: AdapterContext,
+    plan: BenchmarkPlan,
+    sites: tuple[str, ...],
+    cells: Sequence[Cell],
+    found: dict[str, Any],
+    out: Path,
+) -> None:
+    classes = classes_of(context, plan.sites)
+    start: Start | None = None
+    for cell in cells:
+        tuned = f"{cell.method or 'nothing'} tuned, rank {cell.rank}"
+        say(f"{cell.strategy}: order {cell.order + 1} ({', '.join(sites)}), seed {cell.seed + 1}, {tuned}")
+        with PeakMemory(context.device) as peak:
+            if cell.strategy in CLOSED_FORMS:
+                run = run_closed_form(context, cell.strategy, sites, classes)
+            else:
+                taught = cell.strategy if cell.strategy in REFERENCES else "naive"
+                start = start or release_network(context, sites[0], classes, taught)
+                run = run_strategy(context, cell.strategy, sites, start)
+        found["cells"].append(_record(context, cell, run, peak))
+        write_json(out, found)
+
+
+def _record(context: AdapterContext, cell: Cell, run: StreamRun, peak: PeakMemory) -> dict[str, Any]:
+    chance = [chance_on(context, site) for site in run.sites]
+    scores = derived_scores(run.matrix, run.sites, chance)
+    last = run.rows[-1]
+    areas = [area for area in last.auroc.values() if area is not None]
+    return {
+        **asdict(cell),
+        "sites": list(run.sites),
+        "result_matrix": run.matrix,
+        "calibration_error": dict(last.calibration_error),
+        "forgetting": scores["forgetting"],
+        "scores": {
+            **scores,
+            "forgetting": float(np.mean([scores["forgetting"][site] for site in run.sites[:-1]])),
+            "calibration_error": float(np.mean(list(last.calibration_error.values()))),
+            "auroc": float(np.mean(areas)) if areas else None,
+        },
+        "costs": {
+            "trainable_parameters": run.trainable_parameters,
+            # The release is the same for all; what a strategy costs is its updates.
+            "cpu_seconds": sum(run.cpu_seconds[1:]),
+            "seconds": sum(run.seconds[1:]),
+            "peak_memory_bytes": peak.memory_bytes,
+            "gpu_memory_bytes": peak.gpu_memory_bytes,
+            "replay_bytes": run.replay_bytes,
+        },
+    }
+
+
+def _settings(context: AdapterContext, plan: BenchmarkPlan) -> dict[str, Any]:
+    """What makes two benchmarks comparable; seeds, orders, strategies, methods and ranks may grow from run to run."""
+    options = plan.options.as_record()
+    options["lora"] = {"blocks": options["lora"]["blocks"]}
+    counts = {site: len(context.registry.samples.list(site)) for site in plan.sites}
+    return {"sites": list(plan.sites), "samples": counts, "backbone": context.weights.digest, "options": options}
+
+
+def _completed(began: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a benchmark that was begun; options that came since have their defaults."""
+    usual = AdapterOptions(now["options"]["image_size"]).as_record()
+    usual["lora"] = {}
+    options = began.get("options", {})
+    completed = {
+        name: usual[name] | options.get(name, {}) if isinstance(usual.get(name), dict) else value
+        for name, value in (usual | options).items()
+    }
+    return {**began, "options": completed}
+
+
+def _begun(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    if not out.exists():
+        return {"settings": dict(settings), "cells": [], "summary": []}
+    try:
+        found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+        same = _completed(found["settings"], settings) == json.loads(json.dumps(settings))
+        for cell in found["cells"]:
+            # Before there were methods, whatever was trained was trained by LoRA.
+            cell.setdefault("method", "" if cell["strategy"] in CLOSED_FORMS else "lora")
+    except (ValueError, LookupError, TypeError) as error:
+        raise SettingsError(f"{out} is no benchmark's JSON; write to another file with --json") from error
+    if not same:
+        raise SettingsError(f"{out} holds a benchmark of other settings or images; write to another file with --json")
+    return found

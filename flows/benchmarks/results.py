@@ -1,0 +1,116 @@
+"""The outcome of a stream as plain JSON: result matrix, derived scores, verdicts, versions."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from continual.domain.adapters import AdapterState, AdapterVersion
+from continual.domain.metrics import METRICS, summarise
+from continual.domain.samples import Split
+from continual.learning import VersionNetwork, read_importance, update_strategy
+from flows.benchmarks.stream_runs import Start, run_strategy
+from flows.updates.adapter_context import AdapterContext
+from flows.updates.evaluation import chance_on, evaluate, labelled_samples
+
+
+def matrix_row(context: AdapterContext, network: VersionNetwork, sites: Sequence[str]) -> dict[str, float]:
+    """The metric of one network on each site's frozen test split."""
+    tested = evaluate(context, network, sites, Split.TEST)
+    return {site: score.value for site, (_, score) in tested.items()}
+
+
+def version_row(context: AdapterContext, version: AdapterVersion, sites: Sequence[str]) -> dict[str, float]:
+    """A version's row: what its record holds, and a fresh evaluation on sites that arrived after it."""
+    row = dict(version.metrics)
+    missing = [site for site in sites if site not in row]
+    if missing:
+        row |= matrix_row(context, context.network_of(version), missing)
+    return {site: row[site] for site in sites}
+
+
+def stream_result(context: AdapterContext, wanted: Sequence[str]) -> dict[str, Any]:
+    """Everything `result.json` holds about the adapter's stream over the wanted sites that have a labelled test split.
+
+    `result_matrix` has one row per version; the derived scores follow the version in service after each site.
+    """
+    sites = [site for site in wanted if labelled_samples(context, site, Split.TEST)]
+    versions = context.registry.adapters.list(context.name)
+    rows = {version.number: version_row(context, version, sites) for version in versions}
+    chance = [chance_on(context, site) for site in sites]
+    service = [[rows[number][site] for site in sites] for number in _in_service(versions, sites)]
+    champion = context.champion()
+    return {
+        "adapter": context.name,
+        "sites": list(sites),
+        "sites_without_labelled_test": [site for site in wanted if site not in sites],
+        "metric": METRICS[context.options.task],
+        "result_matrix": [[rows[version.number][site] for site in sites] for version in versions],
+        **derived_scores(service, sites, chance),
+        "drift": _verdicts(context, sites),
+        "versions": [
+            {
+                "number": version.number,
+                "digest": version.digest,
+                "strategy": version.strategy,
+                "state": version.state.value,
+            }
+            for version in versions
+        ],
+        "champion": champion.number if champion else None,
+        "trainable_share": champion.record["network"]["trainable_share"] if champion else None,
+        "weights_bytes": _weights_bytes(champion) if champion else None,
+        "calibration_error": _of_scores(champion, "calibration_error") if champion else {},
+        "calibration_floor": _of_scores(champion, "calibration_floor") if champion else {},
+    }
+
+
+def derived_scores(service: Sequence[Sequence[float]], sites: Sequence[str], chance: Sequence[float]) -> dict[str, Any]:
+    """ACC, BWT, FWT, forgetting per site and worst-site figures of a square matrix, as plain JSON."""
+    scores = summarise(service, sites, chance)
+    return {
+        "acc": scores.acc,
+        "bwt": scores.bwt,
+        "fwt": scores.fwt,
+        "forgetting": dict(scores.forgetting),
+        "worst_site": scores.worst_site,
+        "worst_site_drop": scores.worst_site_drop,
+    }
+
+
+def reference_result(context: AdapterContext, strategy: str, sites: Sequence[str]) -> dict[str, Any]:
+    """The same stream under another strategy, from the same release version; nothing is registered.
+
+    Raises StreamError for a strategy that cannot start from an adapter version, or that does not exist.
+    """
+    update_strategy(strategy)
+    release = context.registry.adapters.get(context.name, 1)
+    importance = read_importance(context.registry.adapters.files(release), context.device)
+    run = run_strategy(context, strategy, sites, Start(context.lora_network_of(release), importance))
+    chance = [chance_on(context, site) for site in sites]
+    return {"result_matrix": run.matrix, **derived_scores(run.matrix, sites, chance)}
+
+
+def _in_service(versions: Sequence[AdapterVersion], sites: Sequence[str]) -> list[int]:
+    """Number of the version in service after each site; a rejected or skipped update leaves the one before."""
+    serving, current = [], versions[0].number
+    for site in sites:
+        for version in versions:
+            if version.record["experience"]["site"] == site and version.state is AdapterState.ACCEPTED:
+                current = version.number
+        serving.append(current)
+    return serving
+
+
+def _verdicts(context: AdapterContext, sites: Sequence[str]) -> Mapping[str, str]:
+    reports = {site: context.registry.drift.latest(site) for site in sites}
+    return {site: report.verdict.value for site, report in reports.items() if report is not None}
+
+
+def _weights_bytes(version: AdapterVersion) -> int:
+    """What serving needs beside the backbone, whichever kind the version is of."""
+    names = ("adapter_model.safetensors", "head.safetensors", "closed_form.safetensors", "projection.safetensors")
+    return sum(version.files[name][1] for name in names if name in version.files)
+
+
+def _of_scores(version: AdapterVersion, name: str) -> dict[str, float]:
+    """One entry of each site's scores; what an older release did not measure yet is left out."""
+    return {site: score[name] for site, score in version.record["scores"].items() if name in score}

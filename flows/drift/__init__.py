@@ -1,0 +1,1 @@
+"""Looks at what came: which samples, against what, what is said; and the same looks taken again at the past."""

@@ -1,0 +1,113 @@
+"""Strategies by name, and `auto`: a candidate of each that the change plan allows, and the choice between them."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from continual.domain.adapters import AdapterVersion, Task
+from continual.domain.change_plan import ChangePlan
+from continual.domain.errors import StreamError
+from continual.domain.samples import Split
+from continual.domain.strategy_choice import CandidateFigures, Choice, choose
+from continual.learning import CLOSED_FORMS, REFERENCES, STRATEGIES, VersionNetwork, update_strategy
+from flows.progress import say
+from flows.updates.adapter_context import AdapterContext, AdapterOptions
+from flows.updates.candidates import Trained, order_learnt, train_candidate
+from flows.updates.closed_form_candidates import fit_candidate
+from flows.updates.evaluation import AS_GOOD, evaluate, labelled_samples
+
+AUTO = "auto"
+ALTERNATIVES = ("replay_ewc", "replay_lwf", "random_projection")
+"""What a plan allows that is made for `auto`, where nobody says what; closed forms for whole images alone."""
+
+Scores = Mapping[str, float]
+
+
+def check_strategies(options: AdapterOptions, asked: str | None) -> None:
+    """Raise StreamError unless the change plan allows ways to update such an adapter, and `asked`, if any, is on it."""
+    allowed = options.plan.strategies
+    names = (*allowed, *([asked] if asked else []))
+    known = (*STRATEGIES, *CLOSED_FORMS)
+    for name in names:
+        if name in REFERENCES:
+            update_strategy(name)
+    if asked not in (None, AUTO, *known):
+        raise StreamError(f"no strategy {asked!r}; choose one of {', '.join((*known, AUTO))}")
+    for name in allowed:
+        if name not in known:
+            raise StreamError(f"the change plan allows {name!r}, which is no strategy; choose of {', '.join(known)}")
+    closed = [name for name in names if name in CLOSED_FORMS]
+    if closed and options.task is Task.SEGMENTATION:
+        raise StreamError(
+            f"strategy {closed[0]!r} classifies whole images and gives no masks; choose one of {', '.join(STRATEGIES)}"
+        )
+    if closed and options.volume is not None:
+        raise StreamError(
+            f"strategy {closed[0]!r} makes versions of images only; for volumes choose one of {', '.join(STRATEGIES)}"
+        )
+    if asked not in (None, AUTO, *allowed):
+        raise StreamError(
+            f"strategy {asked!r} is not on the change plan, which allows {', '.join(allowed)}; choose one of these, or "
+            "release an adapter of its own with --allow"
+        )
+
+
+def plan_for(asked: str | None, adapter_task: Task, *, volumes: bool) -> tuple[str, ...]:
+    """What a plan allows that is made by asking for a strategy: no update shall be outside the plan it begins with."""
+    if asked != AUTO:
+        return (asked,) if asked else ChangePlan().strategies
+    closed = adapter_task is Task.CLASSIFICATION and not volumes
+    return tuple(name for name in ALTERNATIVES if closed or name not in CLOSED_FORMS)
+
+
+def candidate_of(
+    context: AdapterContext, champion: AdapterVersion | None, site: str, strategy: str
+) -> tuple[Trained, Choice | None]:
+    """The candidate of a strategy; of `auto` the one chosen on validation data, with the choice.
+
+    Raises StreamError when the strategy is unknown or there are too few labels.
+    """
+    plan = context.options.plan
+    if strategy != AUTO:
+        return _trained(context, champion, site, strategy), None
+    first, sites = plan.strategies[0], order_learnt(champion, site)
+    if not any(labelled_samples(context, name, Split.VALIDATION) for name in sites):
+        only = _trained(context, champion, site, first)
+        reason = f"No site has a labelled validation sample to choose by: {first} is the change plan's first."
+        return only, Choice(first, reason, AS_GOOD, plan.past_site_drop, ())
+    before = _validation(context, context.network_of(champion), champion.trained_on) if champion else {}
+    found: dict[str, Trained] = {}
+    figures: list[CandidateFigures] = []
+    for name in dict.fromkeys(plan.strategies):
+        found[name] = _trained(context, champion, site, name)
+        figures.append(_figures(context, found[name], before))
+        say(f"{site}: {name} has validation mean {figures[-1].mean:.3f} for {figures[-1].cpu_seconds:.1f} CPU seconds")
+    choice = choose(figures, AS_GOOD, plan.past_site_drop)
+    say(f"{site}: {choice.reason}")
+    return found[choice.chosen], choice
+
+
+def _trained(context: AdapterContext, champion: AdapterVersion | None, site: str, strategy: str) -> Trained:
+    if strategy in CLOSED_FORMS:
+        return fit_candidate(context, champion, site, strategy)
+    return train_candidate(context, champion, site, strategy)
+
+
+def _figures(context: AdapterContext, trained: Trained, before: Scores) -> CandidateFigures:
+    after = _validation(context, trained.network, trained.trained_on)
+    changes = {site: after[site] - score for site, score in before.items()}
+    worst = min(changes, key=changes.__getitem__, default=None)
+    return CandidateFigures(
+        strategy=trained.strategy,
+        validation=after,
+        mean=float(np.mean(list(after.values()))),
+        worst_site=worst,
+        worst_change=None if worst is None else changes[worst],
+        seconds=trained.learn_seconds,
+        cpu_seconds=trained.cpu_seconds,
+    )
+
+
+def _validation(context: AdapterContext, network: VersionNetwork, sites: Sequence[str]) -> dict[str, float]:
+    scored = evaluate(context, network, sites, Split.VALIDATION)
+    return {site: score.value for site, (_, score) in scored.items()}

@@ -1,0 +1,83 @@
+"""Networks on the frozen splits of sites, and how far from the champion a candidate may stay."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from continual.domain.adapters import SiteOutcomes
+from continual.domain.metrics import chance_level
+from continual.domain.samples import Sample, Split
+from continual.learning import (
+    DenseCache,
+    DenseScore,
+    SiteScore,
+    TileCache,
+    TunedNetwork,
+    VersionNetwork,
+    WeightLine,
+    blind_dice,
+    site_outcomes,
+)
+from flows.progress import track
+from flows.updates.adapter_context import AdapterContext
+
+SHARES = (0.6, 0.8, 1.0)
+"""Shares of the way from champion to candidate that are tried."""
+AS_GOOD = 0.01
+"""A validation mean this much below the best counts as good as the best."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """The share of what was learnt that is kept, and the mean validation score of every share tried (empty: none)."""
+
+    share: float = 1.0
+    validation: Mapping[str, float] = field(default_factory=dict)
+
+
+def labelled_samples(context: AdapterContext, site: str, split: Split) -> list[Sample]:
+    """A site's samples with a label, or for masks with a mask, on one side of its split."""
+    return context.labelled(site, split)
+
+
+def chance_on(context: AdapterContext, site: str) -> float:
+    """What can be had on a site's test split without looking, in the adapter's metric."""
+    samples = labelled_samples(context, site, Split.TEST)
+    if isinstance(context.cache, DenseCache):
+        masks = [context.cache.whole_mask(sample) for sample in samples]
+        boxed = isinstance(context.cache, TileCache) and context.cache.prompted
+        return blind_dice(masks, len(context.options.classes), boxed=boxed)
+    return chance_level([str(sample.label) for sample in samples])
+
+
+def evaluate(
+    context: AdapterContext, network: VersionNetwork, sites: Sequence[str], split: Split
+) -> dict[str, tuple[SiteOutcomes, SiteScore | DenseScore]]:
+    """A network's outcomes and scores on one split of every named site; sites without labels there are left out."""
+    found = {}
+    for site in sites:
+        held = labelled_samples(context, site, split)
+        if held:
+            context.fill(held, 1, f"{site}: activations")
+            found[site] = site_outcomes(network, context.cache, site, held, track(f"{site}: {split} split", len(held)))
+    return found
+
+
+def stay_near(context: AdapterContext, line: WeightLine, network: TunedNetwork, sites: Sequence[str]) -> Stay:
+    """Leave the network at the smallest share of the line that is as good on validation as the best one.
+
+    Scored by the adapter's metric, every site alike. Without labelled validation samples everything learnt is kept.
+    """
+    line.end_here()
+    means: dict[float, float] = {}
+    for share in SHARES:
+        line.go(share)
+        scores = evaluate(context, network, sites, Split.VALIDATION)
+        if not scores:
+            line.go(1.0)
+            return Stay()
+        means[share] = float(np.mean([score.value for _, score in scores.values()]))
+    chosen = min(share for share, mean in means.items() if mean >= max(means.values()) - AS_GOOD)
+    line.go(chosen)
+    return Stay(chosen, {f"{share:g}": mean for share, mean in means.items()})

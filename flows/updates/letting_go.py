@@ -1,0 +1,215 @@
+"""Letting images go: what stays of learnt samples under a change plan without images, and what then cannot be done.
+
+Activations are on the disk before an image is deleted for them, and what is no longer wanted of them goes last, so a
+killed sweep is finished by the next. docs/decisions/0017 says what is kept of whom, and why.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from continual.domain.adapters import CHAMPION, AdapterVersion
+from continual.domain.change_plan import ChangePlan
+from continual.domain.errors import ImageLetGoError, NotFoundError
+from continual.domain.metrics import BALANCED_ACCURACY
+from continual.domain.samples import Sample, Split
+from continual.learning import (
+    STRATEGIES,
+    ActivationCache,
+    ActivationKey,
+    forget_activations,
+    forget_beyond,
+    holds_kinds,
+)
+from flows.updates.learnt import has_learnt, has_learnt_batch
+from registry import JUDGED, Registry
+
+if TYPE_CHECKING:
+    from flows.updates.adapter_context import AdapterContext
+
+FEATURES_ALONE = 0
+"""Views of a sample of which frozen features are kept and nothing else."""
+NEW_WORKSPACE = "start a new workspace from the source files"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Needs:
+    """What one adapter needs of samples whose images may go.
+
+    `batches` are the intake batches that an update of it was judged on, or its champion has learnt.
+    """
+
+    champion: AdapterVersion
+    batches: frozenset[int]
+    remembered: frozenset[tuple[str, str]]
+
+    def views(self, sample: Sample) -> int | None:
+        """How many cached views must stay beside the frozen features; None when the image itself must."""
+        if sample.batch not in self.batches:
+            return None
+        if sample.split is not Split.TRAIN:
+            return 1
+        unlearnt = not has_learnt(self.champion, sample)
+        # Without a label it may still be learnt, once it has one.
+        if unlearnt or sample.label is None or (sample.site, sample.digest) in self.remembered:
+            return int(self.champion.record["options"]["training"]["views"])
+        return FEATURES_ALONE
+
+
+def needs_of(registry: Registry, champion: AdapterVersion) -> Needs:
+    """An adapter's needs, from its champion's record and the updates that were judged."""
+    stored = registry.samples.batches()
+    batches = {batch.number for batch in stored if has_learnt_batch(champion, batch.site, batch.number)}
+    for update in registry.updates.list(champion.adapter, limit=1_000_000):
+        if update.outcome in JUDGED:
+            batches.update(update.plan.get("batches", ()))
+    remembered = frozenset((site, digest) for site, digest in champion.record["memory"])
+    return Needs(champion, frozenset(batches), remembered)
+
+
+def let_go(context: "AdapterContext") -> int:
+    """Delete the images that no adapter of the workspace needs any more; how many went.
+
+    Nothing happens under a plan that keeps images, before the first release, or while another adapter keeps images.
+    Again it finds nothing more to do; after a kill it finishes.
+    """
+    champion = context.champion()
+    if context.options.plan.keep_images or champion is None:
+        return 0
+    registry = context.registry
+    adapters = [needs_of(registry, one) for one in _champions(registry)]
+    if any(_keeps_images(needs.champion) for needs in adapters):
+        return 0
+    samples = registry.samples.list()
+    _keep(context, needs_of(registry, champion), samples)
+    places = [(needs, _folders(context, needs.champion)) for needs in adapters]
+    free = [sample for sample in samples if all(_provided(sample, *place) for place in places)]
+    gone = registry.images.let_go(context.name, free, context.workplace.actor)
+    _forget(context, samples, places)
+    return sum(entry.images for entry in gone)
+
+
+def learnable(context: "AdapterContext", samples: Sequence[Sample]) -> list[Sample]:
+    """The samples without those of which only frozen features are kept: after a rollback they cannot be learnt."""
+    if context.options.plan.keep_images:
+        return list(samples)
+    return [sample for sample in samples if not _only_features(context, sample)]
+
+
+def check_strategy(context: "AdapterContext", strategy: str) -> None:
+    """Raise ImageLetGoError for a strategy that learns from all past images, where the plan keeps none."""
+    known = STRATEGIES.get(strategy)
+    if known is not None and known.joint and not context.options.plan.keep_images and context.champion() is not None:
+        raise ImageLetGoError(
+            f"strategy {strategy!r} learns from all past images, and the change plan keeps 0 (keep_images false); "
+            f"choose a strategy that replays, or {NEW_WORKSPACE} and keep images"
+        )
+
+
+def check_images(context: "AdapterContext", samples: Sequence[Sample], views: int) -> None:
+    """Raise ImageLetGoError when samples whose activations are to be computed have no stored image any more.
+
+    A missing image where none was ever let go is not this function's to tell.
+    """
+    if not context.registry.images.list():
+        return
+    stored = context.registry.artifacts.sizes(sample.artifact for sample in samples)
+    gone = [sample for sample in samples if sample.artifact not in stored]
+    if gone:
+        sites = ", ".join(dict.fromkeys(sample.site for sample in gone))
+        raise ImageLetGoError(
+            f"{len(gone)} images of {sites} were let go (change plan: keep_images false), and {views} views of them "
+            f"are needed; {_why(context, gone)}"
+        )
+
+
+def _why(context: "AdapterContext", gone: Sequence[Sample]) -> str:
+    key = context.cache.key.folder()
+    kept = _kept(context)
+    keys = sorted(path.name for path in kept.iterdir()) if kept.is_dir() else []
+    if any(_only_features(context, sample) for sample in gone):
+        return (
+            "of training images outside the replay memory only frozen features are kept: "
+            f"for what learns them all again, {NEW_WORKSPACE}"
+        )
+    if keys and key not in keys:
+        return (
+            f"activations are kept for {', '.join(keys)} (backbone, split, side in pixels), not for {key}: ask for the "
+            f"same backbone, LoRA depth and image size, or {NEW_WORKSPACE}"
+        )
+    return "their kept activations are missing: restore the workspace's folder kept_activations from a backup"
+
+
+def _keep(context: "AdapterContext", needs: Needs, samples: Sequence[Sample]) -> None:
+    """Move what this adapter needs of samples whose images are still stored to its kept activations."""
+    settled = [(sample, views) for sample in samples if (views := needs.views(sample)) is not None]
+    stored = context.registry.artifacts.sizes(sample.artifact for sample, _ in settled)
+    wanted: dict[str, int] = {}
+    for sample, views in settled:
+        if sample.artifact in stored:
+            wanted[sample.digest] = max(views, wanted.get(sample.digest, FEATURES_ALONE))
+    for count in sorted(set(wanted.values())):
+        context.fill([s for s, _ in settled if wanted.get(s.digest) == count], count, "activations to keep")
+    if isinstance(context.cache, ActivationCache):
+        context.cache.keep(wanted)
+
+
+def _only_features(context: "AdapterContext", sample: Sample) -> bool:
+    # Adapters of masks keep images, so their tiles are all there or can be cut again.
+    cache = context.cache
+    return isinstance(cache, ActivationCache) and cache.only_features(sample.digest)
+
+
+def _provided(sample: Sample, needs: Needs, folders: Sequence[Path]) -> bool:
+    """Whether an adapter has all that it needs of a sample beside its image."""
+    views = needs.views(sample)
+    return views is not None and any(holds_kinds(folder, sample.digest, views) for folder in folders)
+
+
+def _forget(
+    context: "AdapterContext", samples: Sequence[Sample], places: Sequence[tuple[Needs, Sequence[Path]]]
+) -> None:
+    """Delete the activations of images that are gone: all that is cached, and what is kept beyond what is needed."""
+    stored = context.registry.artifacts.sizes(sample.artifact for sample in samples)
+    gone = {sample.digest for sample in samples} - {s.digest for s in samples if s.artifact in stored}
+    forget_activations(context.workplace.settings.activations_folder(), gone)
+    beyond: dict[Path, dict[str, int]] = {}
+    for needs, folders in places:
+        for sample in samples:
+            views = needs.views(sample)
+            if sample.digest in gone and views is not None:
+                for folder in folders:
+                    held = beyond.setdefault(folder, {})
+                    held[sample.digest] = max(views, held.get(sample.digest, FEATURES_ALONE))
+    for folder, views_of in beyond.items():
+        forget_beyond(folder, views_of)
+
+
+def _folders(context: "AdapterContext", champion: AdapterVersion) -> list[Path]:
+    """Where an adapter's kept activations lie; on another backbone than ours, wherever its backbone has any."""
+    kept, record = _kept(context), champion.record["options"]
+    side = record["image_size"]
+    if champion.backbone_digest == context.weights.digest:
+        depth = context.cache.key.blocks + context.options.lora.blocks
+        key = ActivationKey(champion.backbone_digest, depth - record["lora"]["blocks"], side)
+        return [kept / key.folder()]
+    return sorted(kept.glob(f"{champion.backbone_digest[:16]}-b*-s{side}"))
+
+
+def _kept(context: "AdapterContext") -> Path:
+    return context.workplace.settings.kept_activations_folder()
+
+
+def _champions(registry: Registry) -> Iterator[AdapterVersion]:
+    for name in registry.adapters.names():
+        try:
+            yield registry.adapters.current(name, CHAMPION)
+        except NotFoundError:
+            continue
+
+
+def _keeps_images(champion: AdapterVersion) -> bool:
+    # Whoever answers pixel by pixel replays masks, and no mask is kept without its image.
+    by_pixel = champion.metric != BALANCED_ACCURACY
+    return by_pixel or ChangePlan.from_record(champion.record["options"]["plan"]).keep_images
