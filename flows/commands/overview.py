@@ -11,13 +11,18 @@ from continual.domain.drift import DriftReport
 from continual.domain.errors import NotFoundError
 from flows.commands.terminal import show_choice, show_gate, show_versions
 from flows.workplace import Workplace
+from registry import Update
+
+MOST_UPDATES = 1000
+"""Updates that are read back, the newest first."""
 
 
 def overview(workplace: Workplace) -> dict[str, Any]:
     """Sites with sample counts and last verdicts, and adapters with champions, as plain JSON."""
+    newest = {update.site: update for update in reversed(workplace.registry.updates.list(limit=MOST_UPDATES))}
     return {
         "workspace": str(workplace.settings.workspace),
-        "sites": [_site_row(workplace, site) for site in workplace.registry.samples.sites()],
+        "sites": [_site_row(workplace, site, newest.get(site)) for site in workplace.registry.samples.sites()],
         "adapters": adapter_rows(workplace),
     }
 
@@ -66,9 +71,10 @@ def show_overview(console: Console, found: dict[str, Any]) -> None:
     held = ["held"] if any(row["held"] for row in found["sites"]) else []
     shown = ["site", "samples", "labelled", *masks, "quarantined", *held, "verdict", "action"]
     for name in shown:
-        sites.add_column({"verdict": "last verdict"}.get(name, name))
+        sites.add_column({"verdict": "last verdict"}.get(name, name), no_wrap=name == "verdict")
     for row in found["sites"]:
-        sites.add_row(*(str(row[name]) for name in shown))
+        done = row | {"action": f"{row['action']}: {row['since']}"} if row["since"] else row
+        sites.add_row(*(str(done[name]) for name in shown))
     console.print(sites)
     show_adapters(console, found["adapters"])
 
@@ -103,7 +109,7 @@ def show_adapter(console: Console, workplace: Workplace, adapter: str) -> None:
         console.print(f"{when}  {origin} -> {move.to_version}  {move.actor}: {move.reason}", highlight=False)
 
 
-def _site_row(workplace: Workplace, site: str) -> dict[str, Any]:
+def _site_row(workplace: Workplace, site: str, update: Update | None) -> dict[str, Any]:
     samples = workplace.registry.samples.list(site, with_held=True)
     report = workplace.registry.drift.latest(site)
     return {
@@ -115,7 +121,15 @@ def _site_row(workplace: Workplace, site: str) -> dict[str, Any]:
         "held": workplace.registry.holds.samples_held(site),
         "verdict": report.verdict.value if report else "-",
         "action": report.action.value if report else "-",
+        "since": _since(report, update),
     }
+
+
+def _since(report: DriftReport | None, update: Update | None) -> str | None:
+    """What became of the action: the update that began after the look; None where there is none."""
+    if report is None or update is None or report.created_at is None or update.started_at <= report.created_at:
+        return None
+    return update.outcome if update.version is None else f"version {update.version} {update.outcome}"
 
 
 def _adapter_row(workplace: Workplace, name: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from rich.console import Console
@@ -9,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from continual.domain.adapters import AdapterVersion
-from continual.domain.drift import DriftReport, EvidenceOverTime, RollingComparison, RootCause
+from continual.domain.drift import DriftReport, EvidenceOverTime, RollingComparison, RootCause, Signal
 from registry import Hold
 
 MOST_SHIFTS = 5
@@ -127,24 +128,31 @@ def show_report(console: Console, report: DriftReport) -> None:
     console.print(report.reason, highlight=False)
     if report.root_cause is not None:
         _show_cause(console, report.root_cause)
-    table = Table(title_justify="left")
-    for heading in ("family", "signal", "score", "adjusted p", "e", "alarm"):
-        table.add_column(heading)
-    for signal in report.signals:
-        table.add_row(
-            signal.family.value,
-            signal.name,
-            f"{signal.score:.4g}",
-            f"{signal.adjusted_p_value:.3g}",
-            f"{signal.e_value:.3g}",
-            "yes" if signal.alarm else "",
-        )
     if report.signals:
-        console.print(table)
+        _show_signals(console, report.signals)
     if report.over_time is not None:
         _show_evidence(console, report.over_time)
     if report.rolling is not None:
         _show_rolling(console, report.rolling)
+
+
+def _show_signals(console: Console, signals: Sequence[Signal]) -> None:
+    """Every test, family by family."""
+    table = Table(title_justify="left")
+    for heading in ("signal", "score", "adjusted p", "e", "alarm"):
+        table.add_column(heading, no_wrap=heading == "signal")
+    for family, found in groupby(signals, key=lambda signal: signal.family):
+        table.add_section()
+        table.add_row(f"[bold]{family.value.replace('_', ' ')}[/bold]")
+        for signal in found:
+            table.add_row(
+                escape(signal.name),
+                f"{signal.score:.4g}",
+                f"{signal.adjusted_p_value:.3g}",
+                f"{signal.e_value:.3g}",
+                "yes" if signal.alarm else "",
+            )
+    console.print(table)
 
 
 def _show_cause(console: Console, cause: RootCause) -> None:
@@ -154,7 +162,7 @@ def _show_cause(console: Console, cause: RootCause) -> None:
         return
     table = Table(title_justify="left")
     for heading in ("property", "usual", "now", "moved", "since"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("property", "moved"))
     for shift in cause.shifts[:MOST_SHIFTS]:
         date = "" if shift.since_date is None else f" {shift.since_date:%Y-%m-%d}"
         since = "-" if shift.since_window is None else f"window {shift.since_window}{date}"
@@ -201,8 +209,9 @@ def show_holds(console: Console, holds: Sequence[Hold]) -> None:
 
 def _show_evidence(console: Console, over_time: EvidenceOverTime) -> None:
     """Evidence since the promotion: what this window adds, and what all of them say."""
-    title = f"Evidence since the promotion: {over_time.value:.3g} of {over_time.threshold:g}"
-    table = Table(title=title, title_justify="left")
+    said = f"Evidence since the promotion: {over_time.value:.3g}, called at {over_time.threshold:g}"
+    console.print(said, highlight=False)
+    table = Table(title_justify="left")
     for heading in ("family", "this window", f"all {over_time.windows}"):
         table.add_column(heading)
     for family, wealth in over_time.families.items():

@@ -37,7 +37,7 @@ def measure(reference: Window, current: Window, family: SignalFamily, _effort: E
         return ()
     p_value, farthest, here = _rarest(_distances(np.array(columns)), known)
     detail = {"reference_subjects": known, "current_subjects": new, "farthest": farthest, "of_them_current": here}
-    return (Finding(NAME, -math.log10(p_value), p_value, lambda level: -math.log10(level), detail),)
+    return (Finding(NAME, abs(math.log10(p_value)), p_value, lambda level: -math.log10(level), detail),)
 
 
 def _numbers(column: Column) -> Float[np.ndarray, "subject"] | None:

@@ -30,6 +30,23 @@ def test_a_shifted_site_is_learnt_once_and_its_version_becomes_champion(released
         assert registry.ledger.verify() > 0
 
 
+def test_status_says_what_became_of_the_last_verdict(released):
+    from flows.commands.overview import overview
+    from flows.monitor import look
+    from flows.workplace import open_workplace
+
+    def row():
+        with open_workplace(released.workspace) as workplace:
+            return next(site for site in overview(workplace)["sites"] if site["site"] == "second")
+
+    released.take_in(released.cells("second", SHIFTED, seed=2), "second", "cells")
+    assert (row()["action"], row()["since"]) == ("-", None)
+    look(released.workspace, "cells", "second", now=True)
+    assert (row()["action"], row()["since"]) == ("update", None)
+    released.learn("second")
+    assert (row()["action"], row()["since"]) == ("update", "version 2 accepted")
+
+
 def test_a_rejected_candidate_is_not_trained_again_until_new_samples_arrive(desk):
     desk.take_in(desk.cells("first"), "first")
     # No candidate can gain the whole scale: the gate has to say no.
