@@ -22,11 +22,15 @@ class KnownSample:
 
 @dataclass(frozen=True, slots=True)
 class SiteKnowledge:
-    """What a site holds of what is offered: pictures by digest, subjects' splits, and all its subjects counted."""
+    """What a site holds of what is offered: pictures by digest, subjects' splits, and all its subjects counted.
+
+    `early` are labels by digest that came for a prediction, before their picture was offered.
+    """
 
     samples: Mapping[str, KnownSample]
     subjects: Mapping[str, Split]
     counts: LabelSplitCounts
+    early: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,8 @@ class _Draft:
     def take(self, position: int, image: CleanImage) -> None:
         held = self._held(image.digest)
         subject = image.subject if held is None else held.subject
-        fault = _unfit(image) or self._split_fault(subject, image.split) or _label_fault(held, image)
+        stored = self.known.early.get(image.digest) if held is None else held.label
+        fault = _unfit(image) or self._split_fault(subject, image.split) or _label_fault(stored, image)
         fault = fault or self._mask_fault(image)
         if fault is not None:
             self.quarantined.append(QuarantineEntry(self.site, position, image.digest, fault[:MOST_CHARACTERS]))
@@ -72,7 +77,7 @@ class _Draft:
         if address is not None:
             self.offered_masks[image.digest] = address
         if held is None:
-            self.new[image.digest] = image
+            self.new[image.digest] = replace(image, label=image.label or stored)
             return
         self.duplicates += 1
         if held.label is None and image.label is not None:
@@ -147,11 +152,11 @@ def _new_subjects(draft: _Draft) -> list[NewSubject]:
     ]
 
 
-def _label_fault(held: KnownSample | None, image: CleanImage) -> str | None:
-    if held is None or None in (held.label, image.label) or held.label == image.label:
+def _label_fault(stored: str | None, image: CleanImage) -> str | None:
+    if None in (stored, image.label) or stored == image.label:
         return None
     return (
-        f"label {image.label!r} contradicts {held.label!r}, which is stored for the same picture and stays; "
+        f"label {image.label!r} contradicts {stored!r}, which is stored for the same picture and stays; "
         "correct the manifest's label"
     )
 

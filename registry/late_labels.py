@@ -101,7 +101,7 @@ class _Picture:
 
     @property
     def settled(self) -> bool:
-        """Nothing is left to do: a sample that came after its label has none yet, and the same label again gives it."""
+        """Nothing is left to do. A sample may have no label yet where nobody's is known: the same again gives it."""
         return (self.label if self.sample else self.late) is not None
 
 
@@ -202,6 +202,18 @@ def _write(session: Session, kept: Mapping[tuple[str, str], LabelOutcome], now: 
         ),
     }
     ledger.append(session, now, actor, "labels_arrived", payload)
+
+
+def early_labels(session: Session, site: str, digests: Sequence[str]) -> dict[str, str]:
+    """Labels that came before their pictures, by digest: the site's own, or one that named no site."""
+    found: dict[str, str] = {}
+    # Nobody's first: what names the site is written over it.
+    for whose in (NOBODYS, site):
+        for keys in chunks(digests):
+            query = select(LateLabelRow.digest, LateLabelRow.label)
+            query = query.where(LateLabelRow.site == whose, LateLabelRow.digest.in_(keys))
+            found.update(session.execute(query).tuples().all())
+    return found
 
 
 def keep_arrivals(

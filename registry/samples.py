@@ -19,7 +19,7 @@ from registry.database import Database, chunks, next_number
 from registry.erasures import count_removals
 from registry.holds import held_batches
 from registry.intake import IntakePlan, KnownSample, SiteKnowledge, plan_intake
-from registry.late_labels import OfferedLabel, keep_arrivals
+from registry.late_labels import OfferedLabel, early_labels, keep_arrivals
 from registry.masks import mask_address, write_masks
 from registry.plain_json import check_text, plain
 from registry.splits import stratum
@@ -274,7 +274,8 @@ def _knowledge(session: Session, site: str, images: Sequence[CleanImage]) -> Sit
     samples: dict[str, KnownSample] = {}
     subjects: dict[str, Split] = {}
     on_subject = (SubjectRow.site == SampleRow.site) & (SubjectRow.pseudonym == SampleRow.subject)
-    for keys in chunks(list({image.digest for image in images})):
+    digests = list({image.digest for image in images})
+    for keys in chunks(digests):
         query = select(SampleRow.digest, SampleRow.subject, SampleRow.label, SampleRow.mask, SubjectRow.split).join(
             SubjectRow, on_subject
         )
@@ -293,7 +294,7 @@ def _knowledge(session: Session, site: str, images: Sequence[CleanImage]) -> Sit
         (stratum(row.label, masked=row.masked), Split(row.split)): int(row.subjects)
         for row in session.execute(count_query)
     }
-    return SiteKnowledge(samples, subjects, counts)
+    return SiteKnowledge(samples, subjects, counts, early_labels(session, site, digests))
 
 
 def _unknown(session: Session, intake: _Intake) -> Held:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from continual.domain.errors import RegistryError
-from continual.domain.predictions import Prediction
+from continual.domain.predictions import NOBODYS, Prediction
 from continual.domain.samples import Split
 from registry import ErasureOrder, LabelFate, OfferedLabel
 
@@ -165,15 +165,20 @@ def test_a_label_that_a_later_intake_brings_is_known_since_that_intake(filled, m
     assert len(filled.late_labels.arrivals("north")) == 4
 
 
-def test_a_label_that_came_before_its_sample_is_given_to_it_by_the_same_label_again(registry, make):
+@pytest.mark.parametrize("site", ["north", NOBODYS])
+def test_a_label_that_came_before_its_sample_waits_for_it(registry, make, site):
     (image,) = _unlabelled(make, 1)
-    registry.predictions.add([_said(image.digest)])
+    registry.predictions.add([_said(image.digest, site)])
     registry.late_labels.add([OfferedLabel(image.digest, "benign")], "lab")
+    other = dataclasses.replace(image, label="malignant")
+    summary = registry.samples.record("north", [other], [], "ingest")
+    assert (summary.new, summary.quarantined) == (0, 1)
+    assert "'malignant' contradicts 'benign'" in registry.samples.quarantine("north")[0].reason
     registry.samples.record("north", [image], [], "ingest")
+    assert registry.samples.get([image.digest])[0].label == "benign"
     assert len(registry.predictions.labelled("lesion")) == 1
     assert _fates(registry.late_labels.add([OfferedLabel(image.digest, "malignant")], "lab")) == [LabelFate.REFUSED]
-    assert _fates(registry.late_labels.add([OfferedLabel(image.digest, "benign")], "lab")) == [LabelFate.KEPT]
-    assert registry.samples.get([image.digest])[0].label == "benign"
+    assert _fates(registry.late_labels.add([OfferedLabel(image.digest, "benign")], "lab")) == [LabelFate.KNOWN]
 
 
 def test_what_a_version_was_trained_on_is_no_evidence_about_it(registry, make):
