@@ -5,7 +5,8 @@ of models, databases or schedules.
 """
 
 from continual.imaging.cleaning import clean_images
-from continual.imaging.decoding import DecodedImage, decode_image
+from continual.imaging.decoded import DecodedImage
+from continual.imaging.decoding import decode_image
 from continual.imaging.folders import list_dicom_folder
 from continual.imaging.label_manifest import FaultyLabelRow, LabelList, LabelRow, content_digest, read_label_manifest
 from continual.imaging.manifest import read_manifest

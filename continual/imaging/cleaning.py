@@ -11,7 +11,8 @@ from pathlib import Path
 from continual.domain.digests import sha256_pixels, sha256_volume
 from continual.domain.errors import IntakeError, QualityError, SettingsError, UnreadableImageError
 from continual.domain.samples import MOST_MASK_CLASSES, CleanImage, QuarantineEntry, pseudonym
-from continual.imaging.decoding import DecodedImage, decode_image
+from continual.imaging.decoded import DecodedImage
+from continual.imaging.decoding import decode_image
 from continual.imaging.masks import encode_mask, mask_for
 from continual.imaging.measurements import pixel_statistics
 from continual.imaging.quality import check_quality, check_volume

@@ -1,20 +1,10 @@
 """Bytes to pixels: sniffs the format by its first bytes, never by a name; knows nothing of folders, sites or labels."""
 
 import zlib
-from dataclasses import dataclass, field
-from datetime import datetime
 from enum import StrEnum
 
-import numpy as np
-from jaxtyping import UInt8
-from numpy.typing import NDArray
-
 from continual.domain.errors import UnreadableImageError
-
-MAX_SIDE = 8192
-"""Longest side in pixels that is decoded; a whole-slide scan must be cut into tiles first."""
-
-Pixels = UInt8[np.ndarray, "height width 3"]
+from continual.imaging.decoded import DecodedImage
 
 _DICOM_PREAMBLE_BYTES = 128
 _NIFTI_HEADER_BYTES = 352
@@ -27,23 +17,6 @@ class ImageFormat(StrEnum):
     PNG = "png"
     JPEG = "jpeg"
     NIFTI = "nifti"
-
-
-@dataclass(frozen=True, slots=True)
-class DecodedImage:
-    """One image as 8-bit RGB, shape (height, width, 3), with its acquisition tags.
-
-    `tags` hold names from an allow-list only. `subject` is the raw DICOM PatientID and `sop_instance_uid` the raw UID:
-    the caller pseudonymises or drops them. `acquired_at` is cut to the month (first day, UTC): a full date identifies.
-    `orientation` is the EXIF orientation that the pixels were turned upright from, 1 to 8; 1 is upright already.
-    """
-
-    pixels: NDArray[np.uint8]
-    tags: dict[str, str | float] = field(default_factory=dict)
-    subject: str | None = None
-    acquired_at: datetime | None = None
-    sop_instance_uid: str | None = None
-    orientation: int = 1
 
 
 def decode_image(data: bytes) -> DecodedImage:

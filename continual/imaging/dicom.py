@@ -21,7 +21,7 @@ from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from continual.domain.errors import UnreadableImageError
-from continual.imaging.decoding import MAX_SIDE, DecodedImage
+from continual.imaging.decoded import MAX_SIDE, DecodedImage
 from continual.imaging.dicom_grey_levels import to_grey_levels
 from continual.imaging.dicom_tags import HeaderView, acquired_month, acquisition_tags, transfer_syntax_name
 from continual.imaging.rasters import quiet_readers, too_large

@@ -9,7 +9,8 @@ from jaxtyping import Bool, Int64, UInt8
 
 from continual.domain.errors import QualityError, UnreadableImageError
 from continual.domain.samples import IGNORED, MOST_MASK_CLASSES
-from continual.imaging.decoding import DecodedImage, ImageFormat, sniff_format
+from continual.imaging.decoded import DecodedImage
+from continual.imaging.decoding import ImageFormat, sniff_format
 
 BRIGHT = 128
 """The least value that, alone beside 0, is the white of a black-and-white picture and not a class number."""

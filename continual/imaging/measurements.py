@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from continual.imaging.decoding import Pixels
+from continual.imaging.decoded import Pixels
 
 _GREY_WEIGHTS = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # luma, ITU-R BT.601
 

@@ -5,7 +5,7 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 
 from continual.domain.errors import QualityError
-from continual.imaging.decoding import MAX_SIDE
+from continual.imaging.decoded import MAX_SIDE
 from continual.imaging.measurements import to_grey
 
 MIN_SIDE = 16

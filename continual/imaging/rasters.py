@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
 from continual.domain.errors import UnreadableImageError
-from continual.imaging.decoding import MAX_SIDE, DecodedImage, Pixels
+from continual.imaging.decoded import MAX_SIDE, DecodedImage, Pixels
 
 _COMPRESS_LEVEL = 2  # 3 times quicker than pillow's default and within a tenth of its size on noisy images
 _WARNING_FILTERS = threading.Lock()

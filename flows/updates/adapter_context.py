@@ -50,7 +50,7 @@ from continual.learning import (
 )
 from flows.progress import track
 from flows.requests import Release
-from flows.updates.letting_go import check_images
+from flows.updates.gone_images import check_images
 from flows.workplace import Workplace
 
 
@@ -241,7 +241,7 @@ class AdapterContext:
         self._check_kinds(samples)
         missing = self.cache.missing(samples, views)
         if missing:
-            check_images(self, missing, views)
+            check_images(self.workplace, self.cache, missing, views)
         self.cache.fill(samples, views, self._pixels, track(description, len(missing)))
 
     def _check_kinds(self, samples: Sequence[Sample]) -> None:
@@ -259,7 +259,7 @@ class AdapterContext:
             data = self.registry.samples.read(sample)
         except ArtifactError:
             # Another update may have let the image go, and its tokens, since this one began.
-            check_images(self, [sample], 1)
+            check_images(self.workplace, self.cache, [sample], 1)
             raise
         if sample.spacing_mm is not None:
             return Volume(decode_volume(data).values, sample.spacing_mm)

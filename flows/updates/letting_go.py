@@ -7,7 +7,6 @@ killed sweep is finished by the next. docs/decisions/0017 says what is kept of w
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from continual.domain.adapters import CHAMPION, AdapterVersion
 from continual.domain.change_plan import ChangePlan
@@ -22,15 +21,13 @@ from continual.learning import (
     forget_beyond,
     holds_kinds,
 )
+from flows.updates.adapter_context import AdapterContext
+from flows.updates.gone_images import NEW_WORKSPACE, only_features
 from flows.updates.learnt import has_learnt, has_learnt_batch
 from registry import JUDGED, Registry
 
-if TYPE_CHECKING:
-    from flows.updates.adapter_context import AdapterContext
-
 FEATURES_ALONE = 0
 """Views of a sample of which frozen features are kept and nothing else."""
-NEW_WORKSPACE = "start a new workspace from the source files"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +65,7 @@ def needs_of(registry: Registry, champion: AdapterVersion) -> Needs:
     return Needs(champion, frozenset(batches), remembered)
 
 
-def let_go(context: "AdapterContext") -> int:
+def let_go(context: AdapterContext) -> int:
     """Delete the images that no adapter of the workspace needs any more; how many went.
 
     Nothing happens under a plan that keeps images, before the first release, or while another adapter keeps images.
@@ -90,14 +87,14 @@ def let_go(context: "AdapterContext") -> int:
     return sum(entry.images for entry in gone)
 
 
-def learnable(context: "AdapterContext", samples: Sequence[Sample]) -> list[Sample]:
+def learnable(context: AdapterContext, samples: Sequence[Sample]) -> list[Sample]:
     """The samples without those of which only frozen features are kept: after a rollback they cannot be learnt."""
     if context.options.plan.keep_images:
         return list(samples)
-    return [sample for sample in samples if not _only_features(context, sample)]
+    return [sample for sample in samples if not only_features(context.cache, sample)]
 
 
-def check_strategy(context: "AdapterContext", strategy: str) -> None:
+def check_strategy(context: AdapterContext, strategy: str) -> None:
     """Raise ImageLetGoError for a strategy that learns from all past images, where the plan keeps none."""
     known = STRATEGIES.get(strategy)
     if known is not None and known.joint and not context.options.plan.keep_images and context.champion() is not None:
@@ -107,41 +104,7 @@ def check_strategy(context: "AdapterContext", strategy: str) -> None:
         )
 
 
-def check_images(context: "AdapterContext", samples: Sequence[Sample], views: int) -> None:
-    """Raise ImageLetGoError when samples whose activations are to be computed have no stored image any more.
-
-    A missing image where none was ever let go is not this function's to tell.
-    """
-    if not context.registry.images.list():
-        return
-    stored = context.registry.artifacts.sizes(sample.artifact for sample in samples)
-    gone = [sample for sample in samples if sample.artifact not in stored]
-    if gone:
-        sites = ", ".join(dict.fromkeys(sample.site for sample in gone))
-        raise ImageLetGoError(
-            f"{len(gone)} images of {sites} were let go (change plan: keep_images false), and {views} views of them "
-            f"are needed; {_why(context, gone)}"
-        )
-
-
-def _why(context: "AdapterContext", gone: Sequence[Sample]) -> str:
-    key = context.cache.key.folder()
-    kept = _kept(context)
-    keys = sorted(path.name for path in kept.iterdir()) if kept.is_dir() else []
-    if any(_only_features(context, sample) for sample in gone):
-        return (
-            "of training images outside the replay memory only frozen features are kept: "
-            f"for what learns them all again, {NEW_WORKSPACE}"
-        )
-    if keys and key not in keys:
-        return (
-            f"activations are kept for {', '.join(keys)} (backbone, split, side in pixels), not for {key}: ask for the "
-            f"same backbone, LoRA depth and image size, or {NEW_WORKSPACE}"
-        )
-    return "their kept activations are missing: restore the workspace's folder kept_activations from a backup"
-
-
-def _keep(context: "AdapterContext", needs: Needs, samples: Sequence[Sample]) -> None:
+def _keep(context: AdapterContext, needs: Needs, samples: Sequence[Sample]) -> None:
     """Move what this adapter needs of samples whose images are still stored to its kept activations."""
     settled = [(sample, views) for sample in samples if (views := needs.views(sample)) is not None]
     stored = context.registry.artifacts.sizes(sample.artifact for sample, _ in settled)
@@ -155,21 +118,13 @@ def _keep(context: "AdapterContext", needs: Needs, samples: Sequence[Sample]) ->
         context.cache.keep(wanted)
 
 
-def _only_features(context: "AdapterContext", sample: Sample) -> bool:
-    # Adapters of masks keep images, so their tiles are all there or can be cut again.
-    cache = context.cache
-    return isinstance(cache, ActivationCache) and cache.only_features(sample.digest)
-
-
 def _provided(sample: Sample, needs: Needs, folders: Sequence[Path]) -> bool:
     """Whether an adapter has all that it needs of a sample beside its image."""
     views = needs.views(sample)
     return views is not None and any(holds_kinds(folder, sample.digest, views) for folder in folders)
 
 
-def _forget(
-    context: "AdapterContext", samples: Sequence[Sample], places: Sequence[tuple[Needs, Sequence[Path]]]
-) -> None:
+def _forget(context: AdapterContext, samples: Sequence[Sample], places: Sequence[tuple[Needs, Sequence[Path]]]) -> None:
     """Delete the activations of images that are gone: all that is cached, and what is kept beyond what is needed."""
     stored = context.registry.artifacts.sizes(sample.artifact for sample in samples)
     gone = {sample.digest for sample in samples} - {s.digest for s in samples if s.artifact in stored}
@@ -186,7 +141,7 @@ def _forget(
         forget_beyond(folder, views_of)
 
 
-def _folders(context: "AdapterContext", champion: AdapterVersion) -> list[Path]:
+def _folders(context: AdapterContext, champion: AdapterVersion) -> list[Path]:
     """Where an adapter's kept activations lie; on another backbone than ours, wherever its backbone has any."""
     kept, record = _kept(context), champion.record["options"]
     side = record["image_size"]
@@ -197,7 +152,7 @@ def _folders(context: "AdapterContext", champion: AdapterVersion) -> list[Path]:
     return sorted(kept.glob(f"{champion.backbone_digest[:16]}-b*-s{side}"))
 
 
-def _kept(context: "AdapterContext") -> Path:
+def _kept(context: AdapterContext) -> Path:
     return context.workplace.settings.kept_activations_folder()
 
 

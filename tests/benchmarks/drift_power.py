@@ -39,6 +39,7 @@ QUESTIONS = [
     Question("evidently", "mmd"),
     Question("frouros", "mmd"),
     Question("frouros", "ks"),
+    Question("nannyml", "reconstruction columns"),
 ]
 OURS = "look"
 
