@@ -140,7 +140,8 @@ def is_faulty(references: Sequence[Window], images: Window | None, plan: ChangeP
     if intake.offered >= plan.minimum_subjects and _too_many_held_back(plan, intake) is not None:
         return True
     own = [window for window in references if images is not None and window.site == images.site]
-    return bool(own) and images is not None and _broken(own[0], images, plan, intake) is not None
+    able = bool(own) and own[0].subject_count >= plan.minimum_subjects
+    return able and images is not None and _broken(own[0], images, plan, intake) is not None
 
 
 def _root_cause(

@@ -106,14 +106,17 @@ def look_at_unseen(context: AdapterContext, champion: AdapterVersion, site: str)
     plan, windows = context.options.plan, ChampionWindows(context, champion)
     windows.fill(site, arrivals.samples)
     broken = _faulty(arrivals, arrivals.whole(pending), plan, windows)
-    samples = arrivals.whole(broken)
-    if not samples.samples:
-        return None
-    due = NextLook(samples, (), (), harmed=False)
     looker = Looker(context.name, champion, lambda: windows, datetime.now(UTC), now=True)
-    compared = _windows(windows, arrivals, due)
-    said = _signed(looker, _compare(windows, compared, arrivals, due, plan), samples)
-    return _act_on(context, champion, filed, Taken(said, broken, compared))
+    # Faults of two kinds may dilute each other until neither shows in all batches together: then the first one speaks.
+    for batches in (broken, broken[:1]):
+        due = NextLook(arrivals.whole(batches), (), (), harmed=False)
+        if not due.current.samples:
+            return None
+        compared = _windows(windows, arrivals, due)
+        said = _compare(windows, compared, arrivals, due, plan)
+        if said.verdict is Verdict.DATA_FAULT:
+            return _act_on(context, champion, filed, Taken(_signed(looker, said, due.current), batches, compared))
+    return None
 
 
 def take_look(looker: Looker, arrivals: Arrivals, filed: Sequence[DriftReport], plan: ChangePlan) -> Taken | None:
