@@ -1,6 +1,7 @@
 """Settings: the only reader of the environment. Rooms receive plain values from here.
 
 Every field can be set as `CONTINUAL_<NAME>`, for example `CONTINUAL_DATABASE_URL=postgresql+psycopg://...`.
+`CONTINUAL_WORKSPACE` counts where no workspace is named: the verbs name one by `--workspace`.
 """
 
 import base64

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 
 from continual.domain.adapters import AdapterState, AdapterVersion
 from continual.domain.digests import sha256_json
-from continual.domain.drift import Action, DriftReport
+from continual.domain.drift import Action
 from continual.domain.errors import StreamError
 from continual.domain.samples import Split
 from continual.domain.update_pace import JudgedUpdate, update_pause
@@ -32,7 +33,7 @@ from flows.updates.experiences import new_labels, new_samples
 from flows.updates.learnt import has_learnt
 from flows.updates.letting_go import check_strategy, let_go
 from flows.updates.occasions import LEARN_ON, MOST_UPDATES, Occasion, judged_updates
-from flows.workplace import Workplace, open_workplace
+from flows.workplace import open_workplace
 from registry import JUDGED
 
 LEARN_NEW_CLASSES_ON = (*LEARN_ON.actions, Action.NONE, Action.LOG, Action.RECALIBRATE)
@@ -148,7 +149,7 @@ def look_and_learn(
 def _learn_if_needed(context: AdapterContext, site: str, strategy: str, learn_on: Occasion) -> str:
     if already_judged(context, site, strategy):
         return "nothing new"
-    report = _look(context, context.workplace, site)
+    report = look_at_site(context, context.registry.adapters.current(context.name), site, now=learn_on.now)
     if report is None:
         return "nothing new"
     if report.action not in learn_on.actions and not _offers_new_classes(context, site, report.action):
@@ -205,11 +206,6 @@ def _offers_new_classes(context: AdapterContext, site: str, action: Action) -> b
     return bool(new_labels(champion, labelled))
 
 
-def _look(context: AdapterContext, workplace: Workplace, site: str) -> DriftReport | None:
-    champion = workplace.registry.adapters.current(context.name)
-    return look_at_site(context, champion, site)
-
-
 @task(name="release adapter", cache_policy=NO_CACHE)
 def release_adapter(workspace: str, site: str, wanted: Release) -> int:
     """The first version as a Prefect task; its number."""
@@ -232,9 +228,19 @@ def update_site(
 
 @flow(name="update", validate_parameters=True)
 def update(
-    workspace: str, adapter: str, site: str | None = None, strategy: str | None = None, *, new_classes: bool = False
+    workspace: str,
+    adapter: str,
+    site: str | None = None,
+    strategy: str | None = None,
+    *,
+    new_classes: bool = False,
+    now: bool = False,
 ) -> dict[str, str]:
-    """Update an adapter with one site's new samples, or every site's, where the drift verdict calls for it."""
+    """Update an adapter with one site's new samples, or every site's, where the drift verdict calls for it.
+
+    A window closes when the change plan says that a look is due; with `now` as soon as it has the fewest subjects.
+    """
     with open_workplace(workspace) as workplace:
         sites = [site] if site else list(workplace.registry.samples.sites())
-    return {name: update_site(workspace, adapter, name, strategy, LEARN_ON, new_classes=new_classes) for name in sites}
+    learn_on = replace(LEARN_ON, now=now)
+    return {name: update_site(workspace, adapter, name, strategy, learn_on, new_classes=new_classes) for name in sites}

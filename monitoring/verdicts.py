@@ -203,11 +203,11 @@ def _mix(case_mix: CaseMix) -> str:
 
 def _quiet(evidence: Evidence, plan: ChangePlan) -> str:
     compared = f"{evidence.current_subjects} current subjects and {evidence.reference_subjects} of site "
-    said = f"no family of signals alarms between {compared}{evidence.reference_site} at level {plan.alpha:g}"
     over_time = evidence.over_time
     if over_time is None or over_time.windows == 1:
-        return said
-    return f"{said}; {_evidence(over_time)}"
+        level = plan.alpha * plan.first_look_share
+        return f"no family of signals alarms between {compared}{evidence.reference_site} at level {level:g}"
+    return f"no drift is called between {compared}{evidence.reference_site}; {_evidence(over_time)}"
 
 
 def _evidence(over_time: EvidenceOverTime) -> str:

@@ -6,7 +6,7 @@ when it was made is kept beside it, and decides nothing about what was known whe
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TypeAlias, final
 
@@ -29,7 +29,7 @@ class OfferedLabel:
     label: str
     site: str | None = None
     labelled_at: datetime | None = None
-    """Aware; None means now."""
+    """Aware; None means now. Kept to the month."""
 
 
 class LabelFate(StrEnum):
@@ -192,7 +192,10 @@ def _write(session: Session, kept: Mapping[tuple[str, str], LabelOutcome], now: 
         whose = (SampleRow.site == site, SampleRow.digest == digest, SampleRow.label.is_(None))
         session.execute(update(SampleRow).where(*whose).values(label=each.offered.label))
     keep_arrivals(
-        session, [(site, each.offered, each.offered.labelled_at or now) for (site, _), each in kept.items()], now, actor
+        session,
+        [(site, each.offered, _month(each.offered.labelled_at) or now) for (site, _), each in kept.items()],
+        now,
+        actor,
     )
     payload = {
         "labels": len(kept),
@@ -202,6 +205,11 @@ def _write(session: Session, kept: Mapping[tuple[str, str], LabelOutcome], now: 
         ),
     }
     ledger.append(session, now, actor, "labels_arrived", payload)
+
+
+def _month(made: datetime | None) -> datetime | None:
+    """A full date identifies: what a sender says of when a label was made is kept to the month."""
+    return None if made is None else made.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
 def early_labels(session: Session, site: str, digests: Sequence[str]) -> dict[str, str]:

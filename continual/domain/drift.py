@@ -17,7 +17,7 @@ class SignalFamily(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What happened at a site; the design's table maps each to one action."""
+    """What happened at a site; with performance and labels at hand it leads to an action."""
 
     INSUFFICIENT_DATA = "insufficient_data"
     NO_DRIFT = "no_drift"
@@ -28,7 +28,7 @@ class Verdict(StrEnum):
 
 
 class Action(StrEnum):
-    """What to do about it: one action per verdict, in the words hospital IT reads."""
+    """What to do about it, in the words hospital IT reads."""
 
     WAIT = "wait"
     NONE = "none"

@@ -26,7 +26,7 @@ class Split(StrEnum):
 
 
 SPLIT_SHARES: Mapping[Split, float] = {Split.TRAIN: 0.60, Split.VALIDATION: 0.15, Split.TEST: 0.25}
-"""Target share of a site's samples on each side."""
+"""Target share of each label's subjects on each side; images are evened out after that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,10 @@ app.add_typer(backbone_app, name="backbone")
 
 Strategy = Annotated[
     str | None,
-    typer.Option(help="Update strategy, or auto: try those allowed, keep the cheapest not worse. Default: the first."),
+    typer.Option(
+        help="Update strategy (naive, replay_ewc, replay_lwf, random_projection ...), or auto: try those that the "
+        "change plan allows, keep the cheapest that is not worse. Default: the plan's first, or replay_ewc."
+    ),
 ]
 NewClasses = Annotated[
     bool, typer.Option("--new-classes", help="Let labels the adapter never saw become classes of it.")
@@ -115,7 +118,8 @@ def run(  # noqa: PLR0913 (one parameter per option)
         str,
         typer.Option(
             help="Strategies the change plan allows: auto chooses among them, the first is the default. "
-            "Unset: the one asked for; for auto replay_ewc,replay_lwf,random_projection (of masks without the last)."
+            "Unset: the one asked for; for auto replay_ewc,replay_lwf,random_projection "
+            "(of masks and volumes without the last)."
         ),
     ] = "",
     compare: Annotated[str, typer.Option(help="Reference strategies, e.g. naive,joint; nothing is registered.")] = "",
@@ -141,13 +145,13 @@ def run(  # noqa: PLR0913 (one parameter per option)
     margin: Annotated[float, typer.Option(help="Gate: smallest allowed lower bound on a past site.")] = -0.10,
     drop: Annotated[float, typer.Option(help="Gate: largest allowed observed loss on a past site.")] = 0.03,
     policy: Annotated[
-        Path | None, typer.Option(help="TOML: a table [plan] with more of the change plan; it overrules the options.")
+        Path | None, typer.Option(help="TOML: a table \\[plan] with more of the change plan; it overrules the options.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 20260301,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write result.json here.")] = None,
 ) -> None:
-    """Release on the first site, then ingest, check, learn, gate and register each later site."""
+    """Release on the first site, then ingest and check each later one; where it shifted learn, gate and register."""
     console = make_console()
     names = split_names(sites)
     changes = changes_of(policy)
@@ -257,7 +261,7 @@ def update(
     with showing_progress(console):
         from flows.update import update as update_flow
 
-        outcomes = update_flow(str(workspace), adapter, site, strategy, new_classes=new_classes)
+        outcomes = update_flow(str(workspace), adapter, site, strategy, new_classes=new_classes, now=True)
     for name, outcome in outcomes.items():
         console.print(f"{name}: {outcome}", highlight=False)
 
@@ -304,7 +308,7 @@ def adapters_list(workspace: Workspace = HERE, as_json: AsJson = False) -> None:
 
 @adapters_app.command("show")
 def adapters_show(adapter: str, workspace: Workspace = HERE, as_json: AsJson = False) -> None:
-    """One adapter's versions, the champion's gate and the alias's history."""
+    """One adapter's versions, the newest version's choice and gate, and the champion's moves."""
     with workplace_at(workspace) as workplace:
         from flows.commands.overview import adapter_detail, show_adapter
 

@@ -120,7 +120,7 @@ def drift_watch(
 
 @drift_app.command("replay")
 def drift_replay(
-    policy: Annotated[Path, typer.Option(help="TOML: a table [plan] with what the change plan would have otherwise.")],
+    policy: Annotated[Path, typer.Option(help="TOML: a table \\[plan] with what the change plan would have.")],
     workspace: Workspace = HERE,
     adapter: Annotated[str | None, typer.Option("--adapter", "-a", help="Default: the only one.")] = None,
     site: Annotated[str | None, typer.Option(help="One site; default: all.")] = None,

@@ -15,7 +15,7 @@ def holds_list(
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Batches that no reference, update or evaluation uses, since a look found a fault in them."""
+    """Batches with a data fault: while held, no reference, update or evaluation uses them."""
     with workplace_at(workspace) as workplace:
         from dataclasses import asdict
 

@@ -13,7 +13,7 @@ from flows.drift.replay import RECORDED, Replay, SiteCourse
 ASSUMED = (
     "Champions are history's own: no promotion is assumed where there was none, and none is undone.",
     "Looks are the scheduled monitor's, taken when a window is due; what was recorded may hold looks by hand.",
-    "A label counts as known when its image came.",
+    "A label that came late counts from when it came, any other from when its image came.",
 )
 """What a replay takes for granted, for whoever reads its figures."""
 

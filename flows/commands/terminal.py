@@ -84,7 +84,7 @@ def show_gate(console: Console, version: AdapterVersion) -> None:
     """The gate's finding for each site."""
     if version.gate is None:
         return
-    table = Table(title="Gate", title_justify="left")
+    table = Table(title=f"Gate of version {version.number}", title_justify="left")
     for heading in ("site", "role", "difference", "lower bound", "limit", "passed"):
         table.add_column(heading)
     for finding in version.gate.findings:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from continual.domain.adapters import CHAMPION
+from continual.domain.adapters import CHAMPION, Task
 from continual.domain.errors import NotFoundError, SettingsError
+from continual.domain.metrics import task_of
 from continual.domain.samples import Sample
 from flows.whole_files import write_whole
 from flows.workplace import Workplace
@@ -32,17 +33,20 @@ def write_cases(workplace: Workplace, adapter: str, site: str, folder: Path, cou
     """Write up to `count` unlabelled images of a site, one per subject while they last, and a table to fill in.
 
     The table is what `continual label` reads, and is written last. Raises NotFoundError where no unlabelled image of
-    the site was predicted yet, SettingsError where the folder already has a table: somebody may have filled it in.
+    the site was predicted yet, SettingsError for an adapter of masks, and where the folder
+    already has a table: somebody may have filled it in.
     """
     table = folder / TABLE
     if table.exists():
         raise SettingsError(
             f"{table} is there already and may hold labels; take them with `continual label`, or move it"
         )
+    champion = workplace.registry.adapters.current(adapter, CHAMPION)
+    if task_of(champion.metric) is Task.SEGMENTATION:
+        raise SettingsError(f"adapter {adapter!r} answers with masks, not labels; send masks in a manifest")
     samples = [sample for sample in workplace.registry.samples.list(site) if sample.label is None]
     there = workplace.registry.artifacts.sizes(sample.artifact for sample in samples)
     samples = [sample for sample in samples if sample.artifact in there]  # an image that was let go cannot be shown
-    champion = workplace.registry.adapters.current(adapter, CHAMPION)
     said = workplace.registry.predictions.said(adapter, champion.number, site, [sample.digest for sample in samples])
     cases = choose_cases([sample for sample in samples if sample.digest in said], count)
     if not cases:

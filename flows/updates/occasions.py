@@ -12,10 +12,13 @@ MOST_UPDATES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Occasion:
-    """Which actions lead to an update, and whether the change plan's cooldown and budget count."""
+    """Which actions lead to an update, whether the change plan's cooldown and budget count, and whether a look is taken
+    `now` or, as the scheduled monitor's, when the plan says that one is due.
+    """
 
     actions: tuple[Action, ...]
     paced: bool = True
+    now: bool = True
 
 
 LEARN_ON = Occasion((Action.UPDATE, Action.URGENT_UPDATE))

@@ -3,6 +3,7 @@
 import csv
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from continual.domain.adapters import Task
+from continual.domain.errors import SettingsError
 from continual.domain.samples import IGNORED, Split, pseudonym
 from continual.imaging import decode_mask
 
@@ -80,6 +82,18 @@ def test_a_mask_with_a_class_that_the_adapter_never_saw_is_held_back(desk, lesio
     strange = lesions(adapter="lesions", marked=2)
     assert (strange.relabelled, strange.quarantined) == (0, 3)
     assert lesions(adapter="lesions", marked=2, new_classes=True).relabelled == 3
+
+
+def test_nobody_is_asked_for_labels_where_masks_are_the_answer(desk, lesions, tmp_path, monkeypatch):
+    from flows.drift.label_requests import write_cases
+    from flows.workplace import open_workplace
+
+    lesions(named=())
+    with open_workplace(desk.workspace) as workplace:
+        champion = SimpleNamespace(number=1, metric="dice")
+        monkeypatch.setattr(workplace.registry.adapters, "current", lambda *_: champion)
+        with pytest.raises(SettingsError, match="answers with masks, not labels"):
+            write_cases(workplace, "lesions", "first", tmp_path / "cases", 3)
 
 
 def test_status_counts_masks_where_there_are_any(desk, lesions):

@@ -47,6 +47,20 @@ def test_status_says_what_became_of_the_last_verdict(released):
     assert (row()["action"], row()["since"]) == ("update", "version 2 accepted")
 
 
+def test_a_scheduled_update_closes_no_window_before_it_is_due_and_one_by_hand_does(released):
+    from flows.update import look_and_learn
+    from flows.updates.occasions import LEARN_ON
+
+    released.take_in(released.cells("second", SHIFTED[:12], seed=2), "second", "cells")
+    on_schedule = replace(LEARN_ON, now=False)
+    assert look_and_learn(released.workspace, "cells", "second", None, on_schedule) == "nothing new"
+    with released.registry() as registry:
+        assert registry.drift.list("second") == []
+    look_and_learn(released.workspace, "cells", "second", None, LEARN_ON)
+    with released.registry() as registry:
+        assert registry.drift.latest("second").current_subjects == 12
+
+
 def test_a_rejected_candidate_is_not_trained_again_until_new_samples_arrive(desk):
     desk.take_in(desk.cells("first"), "first")
     # No candidate can gain the whole scale: the gate has to say no.

@@ -2,14 +2,17 @@
 
 import dataclasses
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from sqlalchemy import create_engine, select
+from sqlalchemy.orm import Session
 
 from continual.domain.errors import RegistryError
 from continual.domain.predictions import NOBODYS, Prediction
 from continual.domain.samples import Split
 from registry import ErasureOrder, LabelFate, OfferedLabel
+from registry.tables import LateLabelRow
 
 THEN = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SCORES = {"benign": 0.8, "malignant": 0.2}
@@ -163,6 +166,15 @@ def test_a_label_that_a_later_intake_brings_is_known_since_that_intake(filled, m
     assert len(labelled) == 4
     assert all(each.known_at > middle for each in labelled)
     assert len(filled.late_labels.arrivals("north")) == 4
+
+
+def test_of_when_a_label_was_made_the_month_is_kept(filled, database):
+    made = datetime(2026, 3, 31, 12, 30, tzinfo=timezone(timedelta(hours=-2)))
+    filled.late_labels.add([OfferedLabel(filled.digests[0], "benign", labelled_at=made)], "lab")
+    engine = create_engine(database)
+    with Session(engine) as session:
+        assert session.scalars(select(LateLabelRow.labelled_at)).one() == datetime(2026, 3, 1, tzinfo=UTC)
+    engine.dispose()
 
 
 @pytest.mark.parametrize("site", ["north", NOBODYS])
