@@ -139,7 +139,7 @@ def _headline(state: DriftState | None, update: Update | None) -> tuple[str, Ton
     if update is not None and update.outcome == "running":
         return "Update running", Tone.WATCH
     looked_at = state.created_at if state else None
-    if update is not None and (looked_at is None or update.started_at > looked_at):
+    if update is not None and update.answers(looked_at):
         if update.outcome == "accepted":
             return f"Update learnt: version {update.version}", Tone.CALM
         if update.outcome == "rejected":

@@ -40,6 +40,10 @@ class Update:
     seconds: Mapping[str, float] = field(default_factory=dict)
     plan: Mapping[str, Any] = field(default_factory=dict)
 
+    def answers(self, looked_at: datetime | None) -> bool:
+        """Whether it began after a look, and so has the last word on the site; None where nobody looked."""
+        return looked_at is None or self.started_at > looked_at
+
 
 Updates: TypeAlias = list[Update]
 

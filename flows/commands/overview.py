@@ -127,7 +127,7 @@ def _site_row(workplace: Workplace, site: str, update: Update | None) -> dict[st
 
 def _since(report: DriftReport | None, update: Update | None) -> str | None:
     """What became of the action: the update that began after the look; None where there is none."""
-    if report is None or update is None or report.created_at is None or update.started_at <= report.created_at:
+    if report is None or update is None or not update.answers(report.created_at):
         return None
     return update.outcome if update.version is None else f"version {update.version} {update.outcome}"
 

@@ -55,13 +55,14 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=100, help="runs of each situation; twice as many of nothing")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--reference", type=int, default=REFERENCE)
+    parser.add_argument("--situations", default=",".join(SITUATIONS[1:]), help="changes to try, with commas")
     parser.add_argument("--windows", default="50,200", help="images in a window, with commas")
     parser.add_argument("--seconds", type=float, default=3600.0, help="CPU seconds for each peer's answers")
     parser.add_argument("--ask", default=None, help="peers to ask, with commas; empty for none")
     options = parser.parse_args()
     torch.set_num_threads(1)
     runs = 5 if options.quick else options.runs
-    situations = SITUATIONS[:2] if options.quick else SITUATIONS
+    situations = SITUATIONS[:2] if options.quick else (NOTHING, *options.situations.split(","))
     pictures = Pictures(options.site, options.other, situations, options.cache)
     windows = [int(count) for count in options.windows.split(",")]
     drawn = draw(windows, situations, options.first_seed, runs)
