@@ -41,7 +41,8 @@ def compare_families(reference: Window, current: Window, plan: ChangePlan) -> tu
     reference, current = _thin(reference, plan), _thin(current, plan)
     alpha = plan.alpha * plan.first_look_share
     # With fewer permutations than this no family could alarm after Holm.
-    effort = Effort(max(plan.permutations, math.ceil(len(SignalFamily) / alpha) - 1), plan.seed)
+    level = alpha / len(SignalFamily)
+    effort = Effort(max(plan.permutations, math.ceil(1 / level) - 1), plan.seed, level)
     measured = {family: found for family in SignalFamily if (found := _measure(reference, current, family, effort))}
     adjusted = {family: holm([finding.p_value for _, finding in found]) for family, found in measured.items()}
     levels = critical_levels([min(values) for values in adjusted.values()], alpha)

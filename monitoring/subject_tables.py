@@ -15,6 +15,7 @@ from functools import lru_cache
 from statistics import median, median_low
 
 import numpy as np
+from jaxtyping import Float
 
 from continual.domain.drift import SignalFamily
 from monitoring.windows import Window
@@ -43,16 +44,42 @@ class Column:
     current: tuple[Value | None, ...]
 
 
+@lru_cache(maxsize=len(SignalFamily))
 def paired_columns(reference: Window, current: Window, family: SignalFamily) -> tuple[Column, ...]:
     """Columns worth testing, by name; constant ones are left out.
 
     A number that some subjects lack gives two columns, its values where recorded and whether it is recorded, so a
-    property that appears or disappears is a signal of its own. A string that some lack gives one more category.
+    property that appears or disappears is a signal of its own. A string that some lack gives one more category. Several
+    detectors ask for the same two windows in turn, which are the same to the cache only as the same objects.
     """
     images = min(_typical_images(window) for window in (reference, current))
     tables = [_by_subject(window, family, images) for window in (reference, current)]
     names = sorted({name for table in tables for row in table for name in row})
     return tuple(column for name in names for column in _columns(name, *tables))
+
+
+def numeric_rows(reference: Window, current: Window, family: SignalFamily) -> Float[np.ndarray, "column subject"]:
+    """Every numeric column that varies, a row each: the reference's subjects, then the current ones; nan: not recorded.
+
+    The few numbers of a column stand in a table without the subjects that lack it: whose each value is cannot be told,
+    and such a column is left out.
+    """
+    known, new = reference.subject_count, current.subject_count
+    whole = (
+        column
+        for column in paired_columns(reference, current, family)
+        if (len(column.reference), len(column.current)) == (known, new)
+    )
+    rows = [numbers for column in whole if (numbers := _numbers(column)) is not None]
+    return np.array(rows).reshape(len(rows), known + new)
+
+
+def _numbers(column: Column) -> Float[np.ndarray, "subject"] | None:
+    """Values in both windows, nan where not recorded; None for texts, unless they are the few numbers of a column."""
+    try:
+        return np.array([*column.reference, *column.current], dtype=float)
+    except ValueError:
+        return None
 
 
 def values_over_time(column: Column, family: SignalFamily, windows: Sequence[Window]) -> list[list[Value]]:

@@ -9,10 +9,15 @@ from monitoring.windows import Window
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How many permutations a detector may draw, and from which seed; the same effort gives the same findings."""
+    """How many permutations a detector draws, and from which seed; the same effort gives the same findings.
+
+    `level`, in (0, 1), is the smallest at which a family may have to reject after Holm over all families; a detector
+    whose findings share a family with many others draws as many permutations as its own share of it takes.
+    """
 
     permutations: int
     seed: int
+    level: float = 0.01
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Float, Float32, Int
 
-from monitoring.detectors.permuted import ROUNDING
+from monitoring.detectors.permuted import ROUNDING, Groups
 
 EXACT_SAMPLES = 2000
 """Above this many pooled samples the kernel is approximated by random Fourier features (Rahimi & Recht 2007)."""
@@ -26,8 +26,6 @@ Samples = Float[np.ndarray, "sample feature"]
 Pairs = Float[np.ndarray, "subject subject"]
 Points = Float32[np.ndarray, "subject point"]
 PerGroup = Float[np.ndarray, "group"]
-Groups = Bool[np.ndarray, "group subject"]
-"""Which subjects make a group, a row each."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

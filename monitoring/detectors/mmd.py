@@ -17,8 +17,8 @@ from jaxtyping import Float
 from continual.domain.drift import SignalFamily
 from continual.domain.errors import WindowError
 from monitoring.detectors.detector import Detector, Effort, Finding
-from monitoring.detectors.kernels import Cloud, Groups, PairSums, RandomFeatures, Samples, similarity
-from monitoring.detectors.permuted import Permuted
+from monitoring.detectors.kernels import Cloud, PairSums, RandomFeatures, Samples, similarity
+from monitoring.detectors.permuted import Permuted, permuted_groups
 from monitoring.windows import Window, subject_codes
 
 
@@ -37,7 +37,7 @@ def measure(reference: Window, current: Window, family: SignalFamily, effort: Ef
             "compute both with one model"
         )
     known, new = _cloud(reference, first), _cloud(current, second)
-    groups = _permuted_groups(known.subjects, new.subjects, effort)
+    groups = permuted_groups(known.subjects, new.subjects, effort.permutations, effort.seed)
     scores = _scores(similarity([known, new], effort.seed).sums(groups), known.subjects, new.subjects)
     score, permuted = float(scores[0]), Permuted.of(scores[1:])
     detail = {
@@ -76,14 +76,6 @@ def _rows(window: Window, family: SignalFamily) -> Samples | None:
 
 def _cloud(window: Window, samples: Samples) -> Cloud:
     return Cloud(samples, *subject_codes(window))
-
-
-def _permuted_groups(known: int, new: int, effort: Effort) -> Groups:
-    """Which subjects are current: first as they are, then in every permutation."""
-    groups = np.zeros((1 + effort.permutations, known + new), dtype=bool)
-    groups[:, known:] = True
-    np.random.default_rng(effort.seed).permuted(groups[1:], axis=1, out=groups[1:])
-    return groups
 
 
 def _scores(sums: PairSums, known: int, new: int) -> Float[np.ndarray, "permutation"]:

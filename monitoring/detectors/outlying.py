@@ -14,7 +14,7 @@ from scipy.stats import hypergeom
 
 from continual.domain.drift import SignalFamily
 from monitoring.detectors.detector import Detector, Effort, Finding
-from monitoring.subject_tables import Column, paired_columns
+from monitoring.subject_tables import numeric_rows
 from monitoring.windows import Window
 
 NAME = "outlying subjects"
@@ -26,26 +26,12 @@ _TINY = 1e-300
 def measure(reference: Window, current: Window, family: SignalFamily, _effort: Effort) -> tuple[Finding, ...]:
     """One finding whose score is -log10 of its p-value, 0 or more; none where no column is numeric and varies."""
     known, new = reference.subject_count, current.subject_count
-    # The few numbers of a column stand without the subjects that lack it: whose each value is cannot be told.
-    whole = (
-        column
-        for column in paired_columns(reference, current, family)
-        if (len(column.reference), len(column.current)) == (known, new)
-    )
-    columns = [rows for column in whole if (rows := _numbers(column)) is not None]
-    if not columns:
+    rows = numeric_rows(reference, current, family)
+    if not len(rows):
         return ()
-    p_value, farthest, here = _rarest(_distances(np.array(columns)), known)
+    p_value, farthest, here = _rarest(_distances(rows), known)
     detail = {"reference_subjects": known, "current_subjects": new, "farthest": farthest, "of_them_current": here}
     return (Finding(NAME, abs(math.log10(p_value)), p_value, lambda level: -math.log10(level), detail),)
-
-
-def _numbers(column: Column) -> Float[np.ndarray, "subject"] | None:
-    """Values in both windows, nan where not recorded; None for texts, unless they are the few numbers of a column."""
-    try:
-        return np.array([*column.reference, *column.current], dtype=float)
-    except ValueError:
-        return None
 
 
 def _distances(rows: Float[np.ndarray, "column subject"]) -> Float[np.ndarray, "subject"]:

@@ -1,12 +1,29 @@
-"""Scores under permutation, and what they make of an observed one; knows nothing of how a score comes about."""
+"""Permutations of subjects, and what their scores make of an observed one; knows nothing of how a score comes about."""
 
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 ROUNDING = 1e-12
+
+Groups = Bool[np.ndarray, "group subject"]
+"""Which subjects make a group, a row each."""
+
+
+def permuted_groups(known: int, new: int, permutations: int, seed: int) -> Groups:
+    """Which of `known` + `new` subjects are current: first the last `new`, as they are, then in every permutation.
+
+    The smaller window is drawn: who is in it says who is in the other.
+    """
+    subjects, few = known + new, min(known, new)
+    groups = np.full((1 + permutations, subjects), new > few)
+    groups[0] = np.arange(subjects) >= known
+    generator = np.random.default_rng(seed)
+    for group in groups[1:]:
+        group[generator.choice(subjects, few, replace=False, shuffle=False)] = new == few
+    return groups
 
 
 @final
