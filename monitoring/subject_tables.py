@@ -44,13 +44,13 @@ class Column:
     current: tuple[Value | None, ...]
 
 
-@lru_cache(maxsize=len(SignalFamily))
+@lru_cache(maxsize=1)
 def paired_columns(reference: Window, current: Window, family: SignalFamily) -> tuple[Column, ...]:
     """Columns worth testing, by name; constant ones are left out.
 
     A number that some subjects lack gives two columns, its values where recorded and whether it is recorded, so a
     property that appears or disappears is a signal of its own. A string that some lack gives one more category. Several
-    detectors ask for the same two windows in turn, which are the same to the cache only as the same objects.
+    detectors ask for the same table one after another; windows are the same to the cache only as the same objects.
     """
     images = min(_typical_images(window) for window in (reference, current))
     tables = [_by_subject(window, family, images) for window in (reference, current)]
