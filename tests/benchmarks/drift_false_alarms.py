@@ -1,18 +1,21 @@
 """How often a look cries wolf where nothing changed: once, and over a simulated year; real cells, a real backbone.
 
 One look: windows of 20, 50 and 200 patients drawn from one site's images, embeddings and pixel statistics, each look
-spending the plan's whole alpha at once. Beside it the same with many images a patient. A year: sites whose 1,588 images
-come in random order, 200 as the reference and the rest day by day, looked at as the scheduled flow does; a year counts
-as one false alarm however often it alarms. Beside it what the tests of every look alone would have called.
+spending the plan's whole alpha at once. Beside it the same with many images a patient, which `--peers` asks peers. A
+year: sites whose 1,588 images come in random order, 200 as the reference and the rest day by day, looked at as the
+scheduled flow does; a year counts as one false alarm however often it alarms. Beside it what the tests of every look
+alone would have called.
 """
 
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from peer_environments import Question, ask
 from real_cells import Site, read_site
 from report import Row, arguments, publish
 
@@ -29,6 +32,15 @@ ONE_LOOK = {"alpha": 0.10, "first_look_share": 0.5}
 """A plan whose first look spends .05 on its tests."""
 
 
+PEERS = [
+    Question("alibi", "mmd"),
+    Question("alibi", "ks columns"),
+    Question("alibi", "classifier"),
+    Question("evidently", "mmd"),
+    Question("frouros", "ks"),
+]
+
+
 def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--cache", type=Path, default=Path("drift-activations"), help="embeddings are kept here")
@@ -36,8 +48,16 @@ def main() -> None:
     parser.add_argument(
         "--first", type=int, default=0, help="the first one's number; any but 0 leaves out single looks"
     )
+    parser.add_argument(
+        "--peers", type=Path, help="the peers' environments and answers, to ask those who permute images"
+    )
+    parser.add_argument("--seconds", type=float, default=120.0, help="CPU seconds for each peer's answers")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.peers:
+        rows = peers_on_crowded(read_site(CROWDED, options.cache), 20 if options.quick else 400, options)
+        publish(rows, {}, options.json)
+        return
     runs, years = (20, 2) if options.quick else (400, options.sites)
     lone = read_site(LONE, options.cache)
     rows, raw = ([], {}) if options.first else single_looks(lone, read_site(CROWDED, options.cache), runs)
@@ -71,17 +91,46 @@ def one_look(site: Site, count: int, runs: int) -> float:
 
 def crowded_look(site: Site, runs: int) -> float:
     """The same between two halves of the patients of a site where each has many images."""
+    alarms = 0
+    for seed, halves in enumerate(_halves(site, runs)):
+        first, second = (site.window(rows) for rows in halves)
+        alarms += _alarms(look([first], second, ChangePlan(seed=seed, **ONE_LOOK), CLEAN))
+    return alarms / runs
+
+
+def peers_on_crowded(site: Site, runs: int, options: Any) -> list[Row]:
+    """How often peers, which permute or compare images, alarm at .05 by their own rule between the same halves."""
+    halves = list(_halves(site, runs))
+    names = sorted(site.statistics[0])
+    cases = {
+        "embeddings": site.embeddings,
+        "columns": np.array([[row[name] for name in names] for row in site.statistics]),
+        "names": np.array(names),
+        "reference": _padded([first for first, _ in halves]),
+        "current": _padded([second for _, second in halves]),
+    }
+    answers = ask(PEERS, cases, options.peers, options.seconds)
+    return [
+        Row(f"{name}, {len(answer['alarms'])} runs, 15 patients", "", f"{np.mean(answer['alarms']):.3f}", None)
+        for name, answer in answers.items()
+    ]
+
+
+def _halves(site: Site, runs: int) -> Iterator[tuple[list[int], list[int]]]:
+    """A site's patients in two halves, drawn anew for each run: the rows of each half's images."""
     images: dict[str, list[int]] = defaultdict(list)
     for row, subject in enumerate(site.subjects):
         images[subject].append(row)
-    names, alarms = sorted(images), 0
+    names = sorted(images)
     for seed in range(runs):
         order = np.random.default_rng(seed).permutation(len(names))
-        first, second = (
-            site.window([row for place in half for row in images[names[place]]]) for half in np.array_split(order, 2)
-        )
-        alarms += _alarms(look([first], second, ChangePlan(seed=seed, **ONE_LOOK), CLEAN))
-    return alarms / runs
+        first, second = ([row for place in half for row in images[names[place]]] for half in np.array_split(order, 2))
+        yield first, second
+
+
+def _padded(rows: list[list[int]]) -> np.ndarray:
+    width = max(map(len, rows))
+    return np.array([row + [-1] * (width - len(row)) for row in rows])
 
 
 def _alarms(report: DriftReport) -> bool:

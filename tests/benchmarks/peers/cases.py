@@ -27,10 +27,10 @@ def ask(detectors: Mapping[str, Detector]) -> None:
         arrays = {key: stored[key] for key in stored.files}
     names = [str(column) for column in arrays["names"]]
     answers: dict[str, list[object]] = {"scores": [], "alarms": [], "cpu_s": [], "cases": []}
-    for case, current in enumerate(arrays["current"]):
+    for case, windows in enumerate(zip(arrays["reference"], arrays["current"], strict=True)):
         if time.process_time() > seconds:
             break
-        rows = arrays["reference"][case], current[current >= 0]
+        rows = (some[some >= 0] for some in windows)
         reference, window = ({key: arrays[key][some] for key in ("embeddings", "columns")} for some in rows)
         began = time.process_time()
         score, alarm = detectors[name](reference, window, names)
