@@ -60,14 +60,15 @@ def _permuted(
 ) -> tuple[Permuted, float]:
     """Distances under permutation, and the one that was observed; the last `new` subjects are current."""
     known = points.shape[1] - new
-    score, *first = _distances(points, permuted_groups(known, new, effort.permutations, effort.seed))
-    permuted = Permuted.of(np.array(first))
+    distances = _distances(points, permuted_groups(known, new, effort.permutations, effort.seed))
+    score, first = float(distances[0]), distances[1:]
+    permuted = Permuted.of(first)
     if permuted.p_value(score) >= _RARE:
-        return permuted, float(score)
+        return permuted, score
     shares = max(_SHARES, 2 * columns + 4)
     more = math.ceil(shares / effort.level) - 1 - effort.permutations
     others = _distances(points, permuted_groups(known, new, max(more, 0), effort.seed + 1)[1:])
-    return Permuted.of(np.array([*first, *others])), float(score)
+    return Permuted.of(np.concatenate([first, others])), score
 
 
 def _uncorrelated(rows: Float[np.ndarray, "column subject"]) -> Float[np.ndarray, "direction subject"]:
@@ -76,12 +77,10 @@ def _uncorrelated(rows: Float[np.ndarray, "column subject"]) -> Float[np.ndarray
     ranks = rankdata(rows, axis=1, nan_policy="omit")
     scores = np.where(recorded, norm.ppf((ranks - 0.5) / recorded.sum(axis=1, keepdims=True)), 0.0)
     scores -= scores.mean(axis=1, keepdims=True)
-    spread = scores.std(axis=1, keepdims=True)
-    variances, directions = np.linalg.eigh(np.corrcoef(scores / spread))
+    scores /= scores.std(axis=1, keepdims=True)
+    variances, directions = np.linalg.eigh(np.corrcoef(scores))
     kept = variances > _REDUNDANT * variances.max()
-    whitened: Float[np.ndarray, "direction subject"] = (directions[:, kept] / np.sqrt(variances[kept])).T @ (
-        scores / spread
-    )
+    whitened: Float[np.ndarray, "direction subject"] = (directions[:, kept] / np.sqrt(variances[kept])).T @ scores
     return whitened
 
 

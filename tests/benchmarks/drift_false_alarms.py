@@ -1,10 +1,10 @@
 """How often a look cries wolf where nothing changed: once, and over a simulated year; real cells, a real backbone.
 
 One look: windows of 20, 50 and 200 patients drawn from one site's images, embeddings and pixel statistics, each look
-spending the plan's whole alpha at once. Beside it the same with many images a patient, which `--peers` asks peers. A
-year: sites whose 1,588 images come in random order, 200 as the reference and the rest day by day, looked at as the
-scheduled flow does; a year counts as one false alarm however often it alarms. Beside it what the tests of every look
-alone would have called.
+spending the plan's whole alpha at once. Beside it the same with many images a patient, and with `--peers`, what peers
+say of it. A year: sites whose 1,588 images come in random order, 200 as the reference and the rest day by day, looked
+at as the scheduled flow does; a year counts as one false alarm however often it alarms. Beside it what the tests of
+every look alone would have called.
 """
 
 import sys
@@ -39,6 +39,7 @@ PEERS = [
     Question("evidently", "mmd"),
     Question("frouros", "ks"),
 ]
+"""Those whose own rule alarms at .05; frouros' MMD has none."""
 
 
 def main() -> None:
@@ -54,11 +55,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0, help="CPU seconds for each peer's answers")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if options.peers:
-        rows = peers_on_crowded(read_site(CROWDED, options.cache), 20 if options.quick else 400, options)
-        publish(rows, {}, options.json)
-        return
     runs, years = (20, 2) if options.quick else (400, options.sites)
+    if options.peers:
+        crowded = read_site(CROWDED, options.cache)
+        publish(*peers_on_crowded(crowded, runs, options.peers, options.seconds), options.json)
+        return
     lone = read_site(LONE, options.cache)
     rows, raw = ([], {}) if options.first else single_looks(lone, read_site(CROWDED, options.cache), runs)
     called, alone = years_of_looks(lone, range(options.first, options.first + years))
@@ -98,22 +99,25 @@ def crowded_look(site: Site, runs: int) -> float:
     return alarms / runs
 
 
-def peers_on_crowded(site: Site, runs: int, options: Any) -> list[Row]:
+def peers_on_crowded(site: Site, runs: int, folder: Path, seconds: float) -> tuple[list[Row], dict[str, Any]]:
     """How often peers, which permute or compare images, alarm at .05 by their own rule between the same halves."""
     halves = list(_halves(site, runs))
-    names = sorted(site.statistics[0])
+    names, columns = site.columns()
     cases = {
         "embeddings": site.embeddings,
-        "columns": np.array([[row[name] for name in names] for row in site.statistics]),
+        "columns": columns,
         "names": np.array(names),
         "reference": _padded([first for first, _ in halves]),
         "current": _padded([second for _, second in halves]),
     }
-    answers = ask(PEERS, cases, options.peers, options.seconds)
-    return [
+    answers = ask(PEERS, cases, folder, seconds)
+    rows = [
         Row(f"{name}, {len(answer['alarms'])} runs, 15 patients", "", f"{np.mean(answer['alarms']):.3f}", None)
         for name, answer in answers.items()
     ]
+    return rows, {
+        name: {"alarms": sum(answer["alarms"]), "of": len(answer["alarms"])} for name, answer in answers.items()
+    }
 
 
 def _halves(site: Site, runs: int) -> Iterator[tuple[list[int], list[int]]]:

@@ -40,6 +40,11 @@ class Site:
     subjects: tuple[str, ...]
     statistics: tuple[dict[str, float], ...]
 
+    def columns(self) -> tuple[list[str], Float[np.ndarray, "sample statistic"]]:
+        """Names of the pixel statistics and a row of them per image."""
+        names = sorted(self.statistics[0])
+        return names, np.array([[row[name] for name in names] for row in self.statistics])
+
     def window(self, rows: Sequence[int] | Int[np.ndarray, "sample"]) -> Window:
         """Some of the images as a window."""
         return Window(
@@ -71,8 +76,7 @@ def read_changed(name: str, change: str, folder: Path) -> Site:
         print(f"{name}, {change}: {len(samples)} images", file=sys.stderr)
         with tempfile.TemporaryDirectory() as activations:
             site = _site(name, samples, changed, Path(activations))
-        names = sorted(site.statistics[0])
-        table = np.array([[row[key] for key in names] for row in site.statistics])
+        names, table = site.columns()
         kept.parent.mkdir(parents=True, exist_ok=True)
         np.savez(kept, embeddings=site.embeddings, subjects=site.subjects, names=names, statistics=table)
     with np.load(kept) as stored:

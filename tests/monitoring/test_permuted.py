@@ -1,5 +1,6 @@
 """Which subjects are current under permutation: every choice as likely as any other, the observed one first."""
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -14,7 +15,7 @@ def test_every_choice_of_current_subjects_is_as_likely_as_any_other(known, new):
     assert groups[0].tolist() == [False] * known + [True] * new
     assert (groups.sum(axis=1) == new).all()
     counts = Counter(map(bytes, groups[1:]))
-    choices = {1: 5, 2: 10 if known + new == 5 else 6, 3: 10, 4: 5}[new]
+    choices = math.comb(known + new, new)
     assert len(counts) == choices
     # Pearson's statistic of 4,000 draws; beyond 30 with at most nine degrees of freedom once in two thousand times.
     expected = 4000 / choices
