@@ -15,10 +15,11 @@ from continual.domain.errors import LearningError, StreamError
 from continual.domain.samples import Sample
 from continual.learning.environment import training_environment
 from continual.learning.loop import LoopOrder, TrainingOptions, training_loop
+from continual.learning.mixing import LEAST_MIXING
 from continual.learning.network import TunedNetwork
 from continual.learning.segmentation.dense_cache import DenseCache
 from continual.learning.segmentation.tile_cache import Cache
-from continual.learning.strategies import Importance, StrategyContext, strategy_named
+from continual.learning.strategies import Importance, Strategy, StrategyContext, strategy_named
 from continual.learning.strategies.ewc import measure_importance
 from continual.learning.streams import AnyDraw, as_dataset, as_experience, draws_for, examples_of
 from continual.learning.teacher import Teacher, ask_teacher
@@ -64,16 +65,13 @@ def learn(
 
     With checkpoints, an update that was killed and is asked for again goes on from its last kept state, and on the CPU
     ends with the same weights bit for bit; the earlier run's seconds count. The caller deletes the file when the result
-    is safe. Raises StreamError when the strategy is unknown, the experience has no labels, or a strategy that distils
-    is given a past but not the classes that the champion was taught; LearningError when the micro-batches are out of
-    range or one image does not fit into the device's memory.
+    is safe. Raises StreamError when the strategy is unknown, the experience has no labels, a strategy that distils is
+    given a past but not the classes that the champion was taught, or one that regularises a champion without
+    importance; LearningError when the micro-batches or the mixing are out of range or one image does not fit into the
+    device's memory.
     """
     strategy = strategy_named(request.strategy)
-    if not 1 <= options.accumulate <= options.batch_size:
-        raise LearningError(
-            f"a step of {options.accumulate} micro-batches, must be 1 to the batch size {options.batch_size}; "
-            "correct accumulate"
-        )
+    _check(strategy, request, options)
     keeper = StateKeeper(checkpoints, _decided_by(network, cache, request, options) if checkpoints.path else "")
     torch.manual_seed(options.seed)
     plan = _draw(network, cache, request, options)
@@ -86,7 +84,8 @@ def learn(
         teacher=_teacher(network, cache, request, plan) if strategy.distils else None,
         distillation=options.distillation,
     )
-    order = LoopOrder(options, strategy.tuning, bool(plan.replayed), progress, keeper)
+    half = bool(plan.replayed)
+    order = LoopOrder(options, strategy.tuning, half, half and strategy.mixes, progress, keeper)
     trainable = network.trainable()
     try:
         loop = training_loop(network, order, strategy.plugins(context))
@@ -97,6 +96,24 @@ def learn(
             weight.requires_grad_(True)
     network.eval()
     return keeper.seconds
+
+
+def _check(strategy: Strategy, request: UpdateRequest, options: TrainingOptions) -> None:
+    if not 1 <= options.accumulate <= options.batch_size:
+        raise LearningError(
+            f"a step of {options.accumulate} micro-batches, must be 1 to the batch size {options.batch_size}; "
+            "correct accumulate"
+        )
+    if strategy.mixes and options.mixing < LEAST_MIXING:
+        raise LearningError(
+            f"a mixing of {options.mixing}, must be at least {LEAST_MIXING} for {strategy.name!r}; correct mixing"
+        )
+    if strategy.regularises and request.taught and not request.importance:
+        raise StreamError(
+            f"strategy {strategy.name!r} holds weights by their importance, and the champion has it for 0 weights: it "
+            "is measured where the change plan allows such a strategy; choose another strategy, or release an adapter "
+            "of its own with --allow"
+        )
 
 
 def importance_of(

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Sampler
 from continual.domain.adapters import Task
 from continual.domain.errors import LearningError
 from continual.learning.devices import is_out_of_memory, mixed_precision, release_memory
+from continual.learning.mixing import Mixture, draw_mixture
 from continual.learning.network import PIXELS, TunedNetwork
 from continual.learning.segmentation.loss import DiceCrossEntropy
 from continual.learning.strategies.tuning import Tuning, Unfreezing
@@ -54,6 +55,8 @@ class TrainingOptions:
     """Strength of weight consolidation (EWC's lambda)."""
     distillation: float = 1.0
     """Strength of the terms that hold the network to what the champion said; 0 turns them off."""
+    mixing: float = 0.4
+    """Concentration of the shares that a mixing strategy draws, at least 0.05: the lower, the purer each image is."""
     seed: int = 20260301
     accumulate: int = 1
     """Micro-batches that make a step, 1 to `batch_size`: more take less memory, and the same batch is learnt."""
@@ -73,9 +76,13 @@ class AdapterTemplate(SupervisedTemplate):  # type: ignore[misc]  # Avalanche sh
     A batch is learnt in `accumulate` micro-batches, whose gradients add up to the batch's; where one does not fit into
     the device's memory it is halved. Plugins are shown micro-batches between `before_forward` and `after_backward`, the
     whole batch otherwise; `draws` and `answers` are the numbers and targets of the whole batch's draws at any time.
+    Where images are mixed, a micro-batch answers for its images and for their partners: `shown` tells of both.
     """
 
     patch_share = 1.0
+    mixing = 0.0
+    mixture: Mixture | None = None
+    part = slice(None)
     accumulate = 1
     resumed: TrainingState | None = None
     draws: Tensor
@@ -115,7 +122,26 @@ class AdapterTemplate(SupervisedTemplate):  # type: ignore[misc]  # Avalanche sh
 
         Pixels have no patches to leave out yet: their tokens are thinned once the network has embedded them.
         """
-        return [self.mb_x if self.model.split == PIXELS else self._thinned(self.mb_x), *self.mbatch[1:]]
+        inputs = self.mb_x
+        # A mask's places have answers of their own, which no share of an image has.
+        if self.mixing and self.answers.ndim == 1:
+            self.mixture = draw_mixture(len(inputs), self.mixing, inputs.device)
+            inputs = self.mixture.of(inputs)
+        return [inputs if self.model.split == PIXELS else self._thinned(inputs), *self.mbatch[1:]]
+
+    def shown(self) -> Iterator[tuple[float, Tensor, Tensor]]:
+        """Shares, targets and numbers of what the current micro-batch is made of: its images, then their partners."""
+        if self.mixture is None:
+            yield 1.0, self.mb_y, self.mbatch[2]
+            return
+        partners = self.mixture.partners[self.part]
+        yield self.mixture.share, self.mb_y, self.mbatch[2]
+        yield 1.0 - self.mixture.share, self.answers[partners], self.draws[partners]
+
+    def criterion(self) -> Tensor:
+        """The loss of the current micro-batch, by share of what it is made of."""
+        losses = [share * self._criterion(self.mb_output, targets) for share, targets, _ in self.shown()]
+        return torch.stack(losses).sum()
 
     def _thinned(self, tokens: Tensor) -> Tensor:
         if self.patch_share >= 1.0:
@@ -135,9 +161,12 @@ class AdapterTemplate(SupervisedTemplate):  # type: ignore[misc]  # Avalanche sh
         try:
             parts = list(zip(*(values.tensor_split(min(self.accumulate, size)) for values in seen), strict=True))
             self._expect(parts)
+            start = 0
             for part in parts:
                 self.mbatch = list(part)
+                self.part = slice(start, start + len(part[0]))
                 self._add_gradient(len(part[0]) / size, **kwargs)
+                start = self.part.stop
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -248,13 +277,14 @@ class _Course(SupervisedPlugin):  # type: ignore[misc]  # Avalanche ships no typ
 
 @dataclass(frozen=True, slots=True)
 class LoopOrder:
-    """What one loop is to do: options, tuning mode, whether half of each batch is new, who hears of progress, and who
-    keeps the training state.
+    """What one loop is to do: options, tuning mode, whether half of each batch is new, whether images are mixed, who
+    hears of progress, and who keeps the training state.
     """
 
     options: TrainingOptions
     tuning: Tuning
     half: bool
+    mixes: bool
     progress: Callable[[int], None]
     keeper: StateKeeper
 
@@ -280,6 +310,7 @@ def training_loop(network: TunedNetwork, order: LoopOrder, plugins: Sequence[Sup
         evaluator=_no_evaluator(),
     )
     template.patch_share = options.patch_share if network.looks_at_parts else 1.0
+    template.mixing = options.mixing if order.mixes else 0.0
     template.accumulate = options.accumulate
     template.say = order.keeper.say
     _go_on(template, moving, order)

@@ -69,7 +69,7 @@ app.add_typer(backbone_app, name="backbone")
 Strategy = Annotated[
     str | None,
     typer.Option(
-        help="Update strategy (naive, replay_ewc, replay_lwf, random_projection ...), or auto: try those that the "
+        help="Update strategy (naive, replay_ewc, replay_mix, random_projection ...), or auto: try those that the "
         "change plan allows, keep the cheapest that is not worse. Default: the plan's first, or replay_ewc."
     ),
 ]

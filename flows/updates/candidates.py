@@ -119,7 +119,6 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
     if start is not None and STRATEGIES[strategy].stays:
         stay = stay_near(context, line, network, order_learnt(champion, site))
     memory = choose_memory(context, [*remembered, *experience])
-    measured = importance_of(network, context.cache, memory, track(f"{site}: weight importance", len(memory)))
     return Trained(
         site=site,
         strategy=strategy,
@@ -127,7 +126,7 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
         parent=champion,
         experience=tuple(experience),
         memory=memory,
-        importance=measured,
+        importance=_measured(context, network, site, memory),
         learn_seconds=seconds,
         replayed=len(replayed) if STRATEGIES[strategy].replays else 0,
         past=len(past) + len(missed),
@@ -136,6 +135,14 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
         cpu_seconds=pace.cpu,
         held=held,
     )
+
+
+def _measured(context: AdapterContext, network: TunedNetwork, site: str, memory: Sequence[Sample]) -> Importance:
+    """Importance of the network's weights; none where the change plan allows no strategy that would ever ask for it."""
+    allowed = [STRATEGIES[name] for name in context.options.plan.strategies if name in STRATEGIES]
+    if not any(strategy.regularises for strategy in allowed):
+        return {}
+    return importance_of(network, context.cache, memory, track(f"{site}: weight importance", len(memory)))
 
 
 def register_candidate(context: AdapterContext, trained: Trained, choice: Choice | None = None) -> AdapterVersion:

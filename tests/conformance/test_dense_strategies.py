@@ -129,3 +129,9 @@ def test_distillation_keeps_the_network_nearer_to_what_the_champion_said(dense, 
         return float((champion.exp() * (champion - learnt)).sum(dim=1).mean())
 
     assert apart(20.0) < 0.7 * apart(0.0)
+
+
+@pytest.mark.parametrize("name", [name for name, strategy in STRATEGIES.items() if strategy.mixes])
+def test_tiles_with_masks_are_not_mixed(masks_case, name):
+    plain, same = (masks_case.learnt(some, steps=3) for some in ("replay_lwf", name))
+    assert all(torch.equal(plain[key], same[key]) for key in plain)

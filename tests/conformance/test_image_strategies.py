@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from continual.domain.errors import LearningError
 from continual.domain.samples import Split
-from continual.learning import STRATEGIES, Checkpoints, learn, probabilities
+from continual.learning import STRATEGIES, Checkpoints, UpdateRequest, learn, loop, probabilities
+from continual.learning.mixing import Mixture
 
 NAMES = list(STRATEGIES)
 DISTILLING = [name for name, strategy in STRATEGIES.items() if strategy.distils]
+MIXING = [name for name, strategy in STRATEGIES.items() if strategy.mixes]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,3 +81,28 @@ def test_distillation_keeps_the_network_nearer_to_what_the_champion_said(toy, ch
         return float((np.exp(said) * (said - now)).sum(axis=1).mean())
 
     assert apart(20.0) < 0.7 * apart(0.0)
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_mixtures_that_hold_one_image_each_teach_what_unmixed_images_do(images_case, name, monkeypatch):
+    # Every patch is seen, since mixtures and patches draw from one chance.
+    unmixed, mixed = (images_case.learnt(some, steps=6, patch_share=1.0) for some in ("replay_lwf", name))
+    monkeypatch.setattr(loop, "draw_mixture", lambda images, _mixing, _device: Mixture(1.0, torch.randperm(images)))
+    pure = images_case.learnt(name, steps=6, patch_share=1.0)
+    assert all(torch.allclose(unmixed[key], pure[key], atol=1e-6) for key in unmixed)
+    assert not all(torch.allclose(unmixed[key], mixed[key], atol=1e-6) for key in unmixed)
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_nothing_is_mixed_where_there_is_no_memory(toy, name):
+    first = UpdateRequest("naive", toy.samples["north", Split.TRAIN])
+    plain, same = (
+        toy.learn(toy.fresh(), replace(first, strategy=some), steps=4).state_dict() for some in ("naive", name)
+    )
+    assert all(torch.equal(plain[key], same[key]) for key in plain)
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_a_mixing_of_nothing_is_refused(images_case, name):
+    with pytest.raises(LearningError, match=r"mixing of 0, must be at least 0.05 for 'replay_mix'; correct mixing"):
+        images_case.learnt(name, steps=1, mixing=0)

@@ -191,6 +191,14 @@ def test_lora_is_kept_where_the_closed_form_is_worse_and_is_the_one_that_its_nam
         assert kept.files[name] == other.files[name]
 
 
+def test_a_plan_without_weight_consolidation_measures_no_importance(shifted):
+    desk = shifted("replay_mix", "nearest_mean")
+    assert desk.learn("second", strategy="replay_mix") == "version 2 accepted"
+    for number in (1, 2):
+        assert load(file_of(desk, number, "head.safetensors"))
+        assert load(file_of(desk, number, "importance.safetensors")) == {}
+
+
 def test_what_is_no_strategy_is_refused_before_anything_is_taken_in_or_learnt(desk, released, stream):
     from flows.requests import Release
     from flows.update import check_before_release

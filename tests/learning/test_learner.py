@@ -112,7 +112,13 @@ def test_the_penalty_is_half_the_strength_times_importance_times_squared_distanc
     assert plugin.penalty(network).item() == pytest.approx(6.0 / 2 * 0.25 * total, rel=1e-3)
 
 
-def test_a_champion_without_importance_is_learnt_from_without_a_penalty(champion, toy):
+def test_weight_consolidation_refuses_a_champion_without_importance(champion, toy):
+    request = replace(champion.request("replay_ewc"), importance={})
+    with pytest.raises(StreamError, match=r"'replay_ewc' holds weights by their importance, .* for 0 weights"):
+        toy.learn(champion.network(), request, steps=1)
+
+
+def test_without_a_champion_weight_consolidation_adds_no_penalty(champion, toy):
     request = UpdateRequest("ewc", toy.samples["south", Split.TRAIN], importance={})
     plain = UpdateRequest("naive", toy.samples["south", Split.TRAIN])
     one, other = (toy.learn(champion.network(), wanted, steps=3) for wanted in (request, plain))

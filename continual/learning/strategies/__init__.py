@@ -18,9 +18,10 @@ from continual.learning.strategies.naive import NAIVE
 from continual.learning.strategies.replay import REPLAY
 from continual.learning.strategies.replay_ewc import REPLAY_EWC
 from continual.learning.strategies.replay_lwf import REPLAY_LWF
+from continual.learning.strategies.replay_mix import REPLAY_MIX
 from continual.learning.strategies.strategy import Importance, Strategy, StrategyContext
 
-_LOSSES = (NAIVE, REPLAY, EWC, LWF, REPLAY_EWC, REPLAY_LWF, DER, JOINT)
+_LOSSES = (NAIVE, REPLAY, EWC, LWF, REPLAY_EWC, REPLAY_LWF, REPLAY_MIX, DER, JOINT)
 _TUNING_MODES = (LINEAR_PROBE, GRADUAL_UNFREEZING, DISCRIMINATIVE)
 
 STRATEGIES: Mapping[str, Strategy] = {entry.name: entry for entry in (*_LOSSES, *_TUNING_MODES)}

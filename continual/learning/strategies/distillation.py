@@ -5,6 +5,7 @@ said. Every term takes scores of shape (image, class) or, for dense outputs, (im
 outside the field of view do not count.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -57,21 +58,34 @@ def _mean_over(every: Float[Tensor, "image *position"], total: Float[Tensor, ""]
     return total / every.sum().clamp(min=1.0) * (len(every) / draws)
 
 
-class Distillation(SupervisedPlugin):  # type: ignore[misc]  # Avalanche ships no types
-    """Adds strength x mean divergence to every batch's loss: replayed draws in full, new ones by the belief in them."""
+class _HeldToChampion(SupervisedPlugin, ABC):  # type: ignore[misc]  # Avalanche ships no types
+    """Adds `penalty` to the loss of every micro-batch; of mixed images, by share of what they were made of."""
 
     def __init__(self, teacher: Teacher, strength: float) -> None:
         super().__init__()
         self._teacher = teacher
         self._strength = strength
 
+    @abstractmethod
     def penalty(
         self, scores: Scores, targets: Targets, numbers: Numbers, whole: Whole | None = None
     ) -> Float[Tensor, ""]:
-        """The term that is added; zero only where the network still says what the champion said.
+        """The term that is added. `whole` is the whole batch where the draws given are a part of it."""
 
-        `whole` is the whole batch where the draws given are a part of it.
-        """
+    def before_backward(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ARG002 (Avalanche's signature)
+        """Avalanche calls this between the loss and its gradient."""
+        whole = (strategy.answers, strategy.draws)
+        for share, targets, numbers in strategy.shown():
+            strategy.loss += share * self.penalty(strategy.mb_output, targets, numbers, whole)
+
+
+class Distillation(_HeldToChampion):
+    """Adds strength x mean divergence to every batch's loss: replayed draws in full, new ones by the belief in them."""
+
+    def penalty(
+        self, scores: Scores, targets: Targets, numbers: Numbers, whole: Whole | None = None
+    ) -> Float[Tensor, ""]:
+        """The term that is added; zero only where the network still says what the champion said."""
         said = self._teacher.said(numbers)
         apart = divergence(scores[:, : self._teacher.classes], said)
         replayed = self._teacher.replayed(numbers).reshape(-1, *(1,) * (apart.ndim - 1))
@@ -80,28 +94,14 @@ class Distillation(SupervisedPlugin):  # type: ignore[misc]  # Avalanche ships n
         every = counted if whole is None else inside(whole[0])
         return self._strength * _mean_over(every, (counted * weight * apart).sum(), len(numbers))
 
-    def before_backward(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ARG002 (Avalanche's signature)
-        """Avalanche calls this between the loss and its gradient."""
-        strategy.loss += self.penalty(
-            strategy.mb_output, strategy.mb_y, strategy.mbatch[2], (strategy.answers, strategy.draws)
-        )
 
-
-class ScoreMatching(SupervisedPlugin):  # type: ignore[misc]  # Avalanche ships no types
+class ScoreMatching(_HeldToChampion):
     """Adds strength x mean squared distance of the scores to the champion's, on replayed draws only."""
-
-    def __init__(self, teacher: Teacher, strength: float) -> None:
-        super().__init__()
-        self._teacher = teacher
-        self._strength = strength
 
     def penalty(
         self, scores: Scores, targets: Targets, numbers: Numbers, whole: Whole | None = None
     ) -> Float[Tensor, ""]:
-        """The term that is added; zero where no draw is replayed or the scores are still the champion's.
-
-        `whole` is the whole batch where the draws given are a part of it.
-        """
+        """The term that is added; zero where no draw is replayed or the scores are still the champion's."""
         apart = (scores[:, : self._teacher.classes] - self._teacher.said(numbers)).square().mean(dim=1)
         counted = self._counted(targets, numbers)
         every = counted if whole is None else self._counted(*whole)
@@ -109,9 +109,3 @@ class ScoreMatching(SupervisedPlugin):  # type: ignore[misc]  # Avalanche ships 
 
     def _counted(self, targets: Targets, numbers: Numbers) -> Float[Tensor, "image *position"]:
         return inside(targets) * self._teacher.replayed(numbers).reshape(-1, *(1,) * (targets.ndim - 1))
-
-    def before_backward(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ARG002 (Avalanche's signature)
-        """Avalanche calls this between the loss and its gradient."""
-        strategy.loss += self.penalty(
-            strategy.mb_output, strategy.mb_y, strategy.mbatch[2], (strategy.answers, strategy.draws)
-        )

@@ -38,7 +38,8 @@ class Strategy:
     """One way to update. `replays` asks for a replay memory, `joint` for every past training image (upper bound).
 
     `regularises` asks for the champion's importance, `distils` for what the champion said of every draw; `tuning` says
-    which weights learn, `stays` that a candidate may end between the champion and what was learnt.
+    which weights learn, `mixes` that images of a batch are mixed where there is a memory, `stays` that a candidate may
+    end between the champion and what was learnt.
     """
 
     name: str
@@ -48,5 +49,6 @@ class Strategy:
     regularises: bool = False
     distils: bool = False
     joint: bool = False
+    mixes: bool = False
     stays: bool = False
     tuning: Tuning = WHOLE
