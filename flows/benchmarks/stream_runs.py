@@ -105,6 +105,10 @@ def run_strategy(context: AdapterContext, strategy: str, sites: Sequence[str], s
     wanted, network, importance = strategy_named(strategy), deepcopy(start.network), start.importance
     seen = _training(context, sites[0])
     memory = choose_memory(context, seen)
+    if wanted.regularises and not importance:
+        # A release whose change plan allows no such strategy has none.
+        context.fill(memory, 1, "weight importance: activations")
+        importance = importance_of(network, context.cache, memory, lambda _done: None)
     rows, paces = [_network_row(context, network, sites, sites[:1])], [Pace(start.seconds, start.cpu_seconds)]
     for position, site in enumerate(sites[1:], start=1):
         fresh, past = _training(context, site), seen if wanted.joint else ()
