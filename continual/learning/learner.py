@@ -85,7 +85,8 @@ def learn(
         distillation=options.distillation,
     )
     half = bool(plan.replayed)
-    order = LoopOrder(options, strategy.tuning, half, half and strategy.mixes, progress, keeper)
+    mixing = options.mixing if half and strategy.mixes else 0.0
+    order = LoopOrder(options, strategy.tuning, half, mixing, progress, keeper)
     trainable = network.trainable()
     try:
         loop = training_loop(network, order, strategy.plugins(context))

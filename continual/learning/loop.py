@@ -277,14 +277,14 @@ class _Course(SupervisedPlugin):  # type: ignore[misc]  # Avalanche ships no typ
 
 @dataclass(frozen=True, slots=True)
 class LoopOrder:
-    """What one loop is to do: options, tuning mode, whether half of each batch is new, whether images are mixed, who
-    hears of progress, and who keeps the training state.
+    """What one loop is to do: options, tuning mode, whether half of each batch is new, the concentration that images
+    are mixed with (0: not at all), who hears of progress, and who keeps the training state.
     """
 
     options: TrainingOptions
     tuning: Tuning
     half: bool
-    mixes: bool
+    mixing: float
     progress: Callable[[int], None]
     keeper: StateKeeper
 
@@ -310,7 +310,7 @@ def training_loop(network: TunedNetwork, order: LoopOrder, plugins: Sequence[Sup
         evaluator=_no_evaluator(),
     )
     template.patch_share = options.patch_share if network.looks_at_parts else 1.0
-    template.mixing = options.mixing if order.mixes else 0.0
+    template.mixing = order.mixing
     template.accumulate = options.accumulate
     template.say = order.keeper.say
     _go_on(template, moving, order)

@@ -6,7 +6,7 @@ from typing import Any
 from continual.domain.adapters import AdapterState, AdapterVersion
 from continual.domain.metrics import METRICS, summarise
 from continual.domain.samples import Split
-from continual.learning import VersionNetwork, read_importance, update_strategy
+from continual.learning import VersionNetwork, update_strategy
 from flows.benchmarks.stream_runs import Start, run_strategy
 from flows.updates.adapter_context import AdapterContext
 from flows.updates.evaluation import chance_on, evaluate, labelled_samples
@@ -83,8 +83,7 @@ def reference_result(context: AdapterContext, strategy: str, sites: Sequence[str
     """
     update_strategy(strategy)
     release = context.registry.adapters.get(context.name, 1)
-    importance = read_importance(context.registry.adapters.files(release), context.device)
-    run = run_strategy(context, strategy, sites, Start(context.lora_network_of(release), importance))
+    run = run_strategy(context, strategy, sites, Start(context.lora_network_of(release)))
     chance = [chance_on(context, site) for site in sites]
     return {"result_matrix": run.matrix, **derived_scores(run.matrix, sites, chance)}
 

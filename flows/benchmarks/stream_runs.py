@@ -14,9 +14,7 @@ from continual.domain.metrics import area_under_roc, balanced_accuracy, expected
 from continual.domain.samples import Sample, Split
 from continual.learning import (
     CLOSED_FORMS,
-    REFERENCES,
     Checkpoints,
-    Importance,
     Readout,
     TunedNetwork,
     UpdateRequest,
@@ -71,10 +69,9 @@ class StreamRun:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Start:
-    """A network after the first site, with what a strategy needs to go on from it; the network is not to be changed."""
+    """A network after the first site, and what it cost to learn; strategies go on from copies of it."""
 
     network: TunedNetwork
-    importance: Importance
     seconds: float = 0.0
     cpu_seconds: float = 0.0
 
@@ -87,33 +84,27 @@ def classes_of(context: AdapterContext, sites: Sequence[str]) -> tuple[str, ...]
 
 
 def release_network(context: AdapterContext, site: str, classes: Sequence[str], strategy: str = "naive") -> Start:
-    """Learn the first site from nothing, as a release does; importance is measured for those who may ask for it."""
+    """Learn the first site from nothing, as a release does."""
     fresh, options = _training(context, site), context.options.training
     context.fill(fresh, options.views, f"{site}: activations")
     network = context.fresh_network(tuple(classes))
     with Pace() as pace:
         progress = track(f"{site}: release", options.steps)
         learn(network, context.cache, UpdateRequest(strategy, fresh), options, progress, ALOUD)
-    if strategy in REFERENCES:
-        return Start(network, {}, pace.wall, pace.cpu)
-    measured = importance_of(network, context.cache, choose_memory(context, fresh), lambda _done: None)
-    return Start(network, measured, pace.wall, pace.cpu)
+    return Start(network, pace.wall, pace.cpu)
 
 
 def run_strategy(context: AdapterContext, strategy: str, sites: Sequence[str], start: Start) -> StreamRun:
     """The stream under an update strategy, from the given start; the memory follows the change plan."""
-    wanted, network, importance = strategy_named(strategy), deepcopy(start.network), start.importance
+    wanted, network = strategy_named(strategy), deepcopy(start.network)
     seen = _training(context, sites[0])
     memory = choose_memory(context, seen)
-    if wanted.regularises and not importance:
-        # A release whose change plan allows no such strategy has none.
-        context.fill(memory, 1, "weight importance: activations")
-        importance = importance_of(network, context.cache, memory, lambda _done: None)
     rows, paces = [_network_row(context, network, sites, sites[:1])], [Pace(start.seconds, start.cpu_seconds)]
     for position, site in enumerate(sites[1:], start=1):
         fresh, past = _training(context, site), seen if wanted.joint else ()
         context.fill([*fresh, *memory], context.options.training.views, f"{site}: activations")
         options = replace(context.options.training, seed=context.options.training.seed + position)
+        importance = importance_of(network, context.cache, memory, lambda _done: None) if wanted.regularises else None
         request = UpdateRequest(strategy, fresh, memory, past, importance, network.classes)
         if context.options.task is Task.CLASSIFICATION:
             network.grow_head(sorted({str(sample.label) for sample in fresh}))
@@ -126,8 +117,6 @@ def run_strategy(context: AdapterContext, strategy: str, sites: Sequence[str], s
             stay_near(context, line, network, sites[: position + 1])
         seen = [*seen, *fresh]
         memory = choose_memory(context, [*memory, *fresh])
-        if wanted.regularises:
-            importance = importance_of(network, context.cache, memory, lambda _done: None)
         rows.append(_network_row(context, network, sites, sites[: position + 1]))
     kept = bytes_kept(context, memory) if wanted.replays else {}
     trainable = sum(weight.numel() for weight in network.trainable().values())

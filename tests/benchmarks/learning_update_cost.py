@@ -32,12 +32,20 @@ from torch.utils.data import Dataset
 
 from continual.domain.samples import Sample, Split
 from continual.imaging import decode_image
-from continual.learning import STRATEGIES, AdaptedNetwork, UpdateRequest, importance_of, learn, resolve_backbone
+from continual.learning import (
+    STRATEGIES,
+    AdaptedNetwork,
+    Importance,
+    UpdateRequest,
+    importance_of,
+    learn,
+    resolve_backbone,
+)
 from continual.learning.network import embed_prefix
 from continual.learning.streams import Draw, balanced_draws
 from continual.learning.views import standardise, view_of
 from continual.settings import apply_environment, create_workspace, load_settings, prefect_environment
-from flows.benchmarks.stream_runs import Start, classes_of, release_network
+from flows.benchmarks.stream_runs import classes_of, release_network
 from flows.ingest import take_in
 from flows.requests import Incoming
 from flows.updates.adapter_context import AdapterContext, AdapterOptions
@@ -83,10 +91,11 @@ class Images(Dataset[tuple[Tensor, int]]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bench:
-    """A champion of the first site, the training samples of every site, and the pixels of all of them by digest."""
+    """A champion of the first site with its weights' importance; training samples of every site, pixels by digest."""
 
     context: AdapterContext
-    start: Start
+    champion: AdaptedNetwork
+    importance: Importance
     training: dict[str, list[Sample]]
     pixels: dict[str, np.ndarray]
 
@@ -112,9 +121,12 @@ def main() -> None:
         for site in SITES:
             take_in(str(folder / "workspace"), Incoming(str(source)), site, None)
         with open_workplace(str(folder / "workspace")) as workplace:
-            context = context_of(workplace, 6 if options.quick else None)
-            raw = measure(prepare(context), with_plain=not options.beside_joint)
-    publish(rows(raw), raw, options.json)
+            bench = prepare(context_of(workplace, 6 if options.quick else None))
+            # Before the fourth site's: the second site's images are to be those that nobody looked at yet.
+            plain = {} if options.beside_joint else beside_plain(bench)
+            joint = beside_joint(bench)
+    found = [*plain_rows(plain), *joint_rows(joint)]
+    publish(found, {"plain": plain, "joint": joint, "steps": bench.context.options.training.steps}, options.json)
 
 
 def context_of(workplace: Any, steps: int | None) -> AdapterContext:
@@ -125,44 +137,46 @@ def context_of(workplace: Any, steps: int | None) -> AdapterContext:
     return AdapterContext(workplace, "cost", resolve_backbone(str(weights_file())), settings)
 
 
-def measure(bench: Bench, *, with_plain: bool) -> dict[str, Any]:
-    """Processor seconds of each way, and the balanced accuracy on both sites of ours and of the plain loop."""
-    ways: dict[str, Callable[[AdaptedNetwork], None]] = {}
-    if with_plain:
-        ways = {
-            "ours": lambda network: whole_update(bench, network),
-            "plain": lambda network: plain_update(bench, network),
-        }
-    raw: dict[str, Any] = {}
+def beside_plain(bench: Bench) -> dict[str, Any]:
+    """Processor seconds of the second site's update, ours and the plain loop's, and what each scores on both sites."""
+    ways = {"ours": whole_update, "plain": plain_update}
+    found = {}
     for name, way in ways.items():
-        network = deepcopy(bench.start.network)
-        raw[name] = {"cpu_seconds": processor_seconds(partial(way, network)), "score": scores(bench.context, network)}
+        network = deepcopy(bench.champion)
+        seconds = processor_seconds(partial(way, bench, network))
+        found[name] = {"cpu_seconds": seconds, "score": scores(bench.context, network)}
+    return found
+
+
+def beside_joint(bench: Bench) -> dict[str, Any]:
+    """Processor seconds of the fourth site's update under each strategy, and of joint retraining when it is due."""
     # The third update left its own images' activations behind.
     fill(bench, bench.memory(FOURTH))
     filling = processor_seconds(lambda: fill(bench, bench.training[SITES[FOURTH]]))
-    fourth = {
-        strategy: filling + processor_seconds(partial(train, bench, deepcopy(bench.start.network), FOURTH, strategy))
+    updates = {
+        strategy: filling + processor_seconds(partial(train, bench, deepcopy(bench.champion), FOURTH, strategy))
         for strategy in AT_FOURTH
     }
-    return raw | {"fourth": fourth, "joint": joint_cost(bench), "steps": bench.context.options.training.steps}
+    return {"updates": updates, **joint_cost(bench)}
 
 
-def joint_cost(bench: Bench) -> dict[str, float]:
+def joint_cost(bench: Bench) -> dict[str, Any]:
     """Processor seconds of joint retraining, from those of its first steps."""
     training = bench.context.options.training
     passes = training.steps * training.batch_size / len(bench.training[SITES[0]])
     steps = round(passes * len(bench.everything()) / training.batch_size)
     few = min(10, steps)
-    network = bench.context.fresh_network(bench.start.network.classes)
+    network = bench.context.fresh_network(bench.champion.classes)
     a_step = processor_seconds(lambda: plain_joint(bench, network, few)) / few
     return {"cpu_seconds": a_step * steps, "steps": steps, "passes": passes}
 
 
 def prepare(context: AdapterContext) -> Bench:
     """Learn the first site; decode what the plain loop will look at."""
-    start = release_network(context, SITES[0], classes_of(context, SITES))
+    champion = release_network(context, SITES[0], classes_of(context, SITES)).network
     training = {site: labelled_samples(context, site, Split.TRAIN) for site in SITES}
-    bench = Bench(context, start, training, {})
+    importance = importance_of(champion, context.cache, choose_memory(context, training[SITES[0]]), _silent)
+    bench = Bench(context, champion, importance, training, {})
     for sample in bench.everything():
         bench.pixels[sample.digest] = decode_image(context.registry.samples.read(sample)).pixels
     return bench
@@ -182,7 +196,7 @@ def fill(bench: Bench, samples: Sequence[Sample]) -> None:
 def train(bench: Bench, network: AdaptedNetwork, number: int, strategy: str) -> None:
     """Learn site `number`, counted from 0, over filled caches; then importance, where the strategy asks for it."""
     context, memory, fresh = bench.context, bench.memory(number), bench.training[SITES[number]]
-    request = UpdateRequest(strategy, fresh, memory, (), bench.start.importance, network.classes)
+    request = UpdateRequest(strategy, fresh, memory, (), bench.importance, network.classes)
     learn(network, context.cache, request, context.options.training, _silent)
     if STRATEGIES[strategy].regularises:
         importance_of(network, context.cache, choose_memory(context, [*memory, *fresh]), _silent)
@@ -267,22 +281,22 @@ def processor_seconds(work: Callable[[], None]) -> float:
     return time.process_time() - started
 
 
-def rows(raw: dict[str, Any]) -> list[Row]:
-    """What was asked of an update's cost, beside what it took."""
-    joint = raw["joint"]["cpu_seconds"]
-    found = [
-        *(_beside_plain(raw["ours"], raw["plain"]) if "plain" in raw else ()),
-        Row(f"joint retraining on four sites, {raw['joint']['steps']} steps", "-", f"{joint:.0f} s", None),
-    ]
-    for strategy, seconds in raw["fourth"].items():
+def joint_rows(found: dict[str, Any]) -> list[Row]:
+    """What was asked of an update with the fourth site, beside what it took."""
+    joint = found["cpu_seconds"]
+    rows = [Row(f"joint retraining on four sites, {found['steps']} steps", "-", f"{joint:.0f} s", None)]
+    for strategy, seconds in found["updates"].items():
         share = seconds / joint
-        found.append(
-            Row(f"{strategy}, the fourth site", "<= 1/5 of joint", f"{seconds:.0f} s: {share:.3f}", share <= 1 / 5)
-        )
-    return found
+        measured = f"{seconds:.0f} s: {share:.3f}"
+        rows.append(Row(f"{strategy}, the fourth site", "<= 1/5 of joint", measured, share <= 1 / 5))
+    return rows
 
 
-def _beside_plain(ours: dict[str, Any], plain: dict[str, Any]) -> list[Row]:
+def plain_rows(found: dict[str, Any]) -> list[Row]:
+    """What was asked of an update beside the plain loop, beside what it took; none where the loop was left out."""
+    if not found:
+        return []
+    ours, plain = found["ours"], found["plain"]
     mine, theirs = (float(np.mean(list(way["score"].values()))) for way in (ours, plain))
     share = ours["cpu_seconds"] / plain["cpu_seconds"]
     return [

@@ -90,7 +90,7 @@ def test_it_learns_a_site_by_moving_every_weight_and_does_so_again_under_its_see
 def test_the_backbone_learns_twenty_times_more_slowly_than_an_adapter_would(whole):
     network = whole.fresh()
     keeper = StateKeeper(Checkpoints(), "")
-    loop = training_loop(network, LoopOrder(whole.options, FULL.tuning, False, False, lambda _n: None, keeper), [])
+    loop = training_loop(network, LoopOrder(whole.options, FULL.tuning, False, 0.0, lambda _n: None, keeper), [])
     rates = {id(weight): group["max_lr"] for group in loop.optimizer.param_groups for weight in group["params"]}
     assert len(rates) == len(network.trainable())
     for name, weight in network.trainable().items():

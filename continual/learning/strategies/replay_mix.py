@@ -1,7 +1,7 @@
 """Replay and distillation on mixed images (Verma et al. 2019): what a small memory lacks in images, mixtures stand for.
 
-Few remembered images are seen many times in each update and are soon learnt by heart; a share of another image makes
-each of them new every time, and new images and remembered ones meet within one. Everything learnt is kept.
+Few remembered images are seen many times in each update, in the same few views; a share of another image makes each of
+them new every time, and new images and remembered ones meet within one. Everything learnt is kept.
 """
 
 from continual.learning.strategies.replay_lwf import replay_lwf_plugins
