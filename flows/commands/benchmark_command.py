@@ -26,7 +26,7 @@ from flows.commands.command_options import (
 
 SEED = 20260301
 OF_MASKS = "naive,replay,ewc,lwf,replay_ewc,replay_lwf,der++,joint,linear_probe"
-ALL = f"{OF_MASKS},nearest_mean,random_projection"
+ALL = f"{OF_MASKS},replay_mix,nearest_mean,random_projection"
 
 
 def benchmark(  # noqa: PLR0913 (one parameter per option)
@@ -40,7 +40,7 @@ def benchmark(  # noqa: PLR0913 (one parameter per option)
     strategies: Annotated[
         str | None,
         typer.Option(
-            help=f"Comma-separated; full tunes the whole backbone. Default: {ALL} (of masks without the last two)."
+            help=f"Comma-separated; full tunes the whole backbone. Default: {ALL} (of masks without the last three)."
         ),
     ] = None,
     task: WhichTask = Task.CLASSIFICATION,

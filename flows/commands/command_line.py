@@ -118,8 +118,8 @@ def run(  # noqa: PLR0913 (one parameter per option)
         str,
         typer.Option(
             help="Strategies the change plan allows: auto chooses among them, the first is the default. "
-            "Unset: the one asked for; for auto replay_ewc,replay_lwf,random_projection "
-            "(of masks and volumes without the last)."
+            "Unset: the one asked for; for auto replay_ewc,replay_mix,random_projection "
+            "(of masks and volumes replay_ewc,replay_lwf)."
         ),
     ] = "",
     compare: Annotated[str, typer.Option(help="Reference strategies, e.g. naive,joint; nothing is registered.")] = "",

@@ -17,8 +17,10 @@ from flows.updates.closed_form_candidates import fit_candidate
 from flows.updates.evaluation import AS_GOOD, evaluate, labelled_samples
 
 AUTO = "auto"
-ALTERNATIVES = ("replay_ewc", "replay_lwf", "random_projection")
-"""What a plan allows that is made for `auto`, where nobody says what; closed forms for whole images alone."""
+OF_IMAGES = ("replay_ewc", "replay_mix", "random_projection")
+"""What a plan allows that is made for `auto`, where nobody says what."""
+OF_MASKS_AND_VOLUMES = ("replay_ewc", "replay_lwf")
+"""The same where closed forms make no versions, and where mixtures have no meaning (masks) or were not tried."""
 
 Scores = Mapping[str, float]
 
@@ -56,8 +58,7 @@ def plan_for(asked: str | None, adapter_task: Task, *, volumes: bool) -> tuple[s
     """What a plan allows that is made by asking for a strategy: no update shall be outside the plan it begins with."""
     if asked != AUTO:
         return (asked,) if asked else ChangePlan().strategies
-    closed = adapter_task is Task.CLASSIFICATION and not volumes
-    return tuple(name for name in ALTERNATIVES if closed or name not in CLOSED_FORMS)
+    return OF_IMAGES if adapter_task is Task.CLASSIFICATION and not volumes else OF_MASKS_AND_VOLUMES
 
 
 def candidate_of(

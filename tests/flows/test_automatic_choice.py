@@ -239,6 +239,6 @@ def test_a_plan_made_by_asking_for_a_strategy_allows_it():
 
     assert plan_for(None, Task.CLASSIFICATION, volumes=False) == ("replay_ewc",)
     assert plan_for("lwf", Task.CLASSIFICATION, volumes=False) == ("lwf",)
-    assert plan_for("auto", Task.CLASSIFICATION, volumes=False) == ("replay_ewc", "replay_lwf", "random_projection")
+    assert plan_for("auto", Task.CLASSIFICATION, volumes=False) == ("replay_ewc", "replay_mix", "random_projection")
     assert plan_for("auto", Task.SEGMENTATION, volumes=False) == ("replay_ewc", "replay_lwf")
     assert plan_for("auto", Task.CLASSIFICATION, volumes=True) == ("replay_ewc", "replay_lwf")
