@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 
 from continual.domain.adapters import AdapterState, AdapterVersion
 from continual.domain.digests import sha256_json
-from continual.domain.drift import Action
+from continual.domain.drift import Action, DriftReport
 from continual.domain.errors import StreamError
 from continual.domain.samples import Split
 from continual.domain.update_pace import JudgedUpdate, update_pause
@@ -27,11 +27,11 @@ from flows.updates.adapter_context import (
     options_from_record,
     options_kept,
 )
-from flows.updates.candidates import register_candidate
+from flows.updates.candidates import register_candidate, shortage_of_labels
 from flows.updates.choice import AUTO, candidate_of, check_strategies
 from flows.updates.experiences import new_labels, new_samples
 from flows.updates.learnt import has_learnt
-from flows.updates.letting_go import check_strategy, let_go
+from flows.updates.letting_go import check_images, let_go
 from flows.updates.occasions import LEARN_ON, MOST_UPDATES, Occasion, judged_updates
 from flows.workplace import open_workplace
 from registry import JUDGED
@@ -47,7 +47,7 @@ def learn_site(context: AdapterContext, site: str, strategy: str) -> AdapterVers
     """
     tried = context.options.plan.strategies if strategy == AUTO else (strategy,)
     for name in tried:
-        check_strategy(context, name)
+        check_images(context.options.plan, name)
     champion = context.champion()
     parent = champion.number if champion else None
     updates = context.registry.updates
@@ -152,16 +152,25 @@ def _learn_if_needed(context: AdapterContext, site: str, strategy: str, learn_on
     report = look_at_site(context, context.registry.adapters.current(context.name), site, now=learn_on.now)
     if report is None:
         return "nothing new"
-    if report.action not in learn_on.actions and not _offers_new_classes(context, site, report.action):
-        return f"not learnt: {report.verdict.value}, action {report.action.value}"
-    pause = _pause(context, site, report.action) if learn_on.paced else None
-    if pause is not None:
-        return f"not learnt: {pause}"
-    fault = look_at_unseen(context, context.registry.adapters.current(context.name), site)
-    if fault is not None:
-        return f"not learnt: {fault.verdict.value}, action {fault.action.value}"
+    hindrance = _hindrance(context, site, report, learn_on)
+    if hindrance is not None:
+        return f"not learnt: {hindrance}"
     version = learn_site(context, site, strategy)
     return f"version {version.number} {version.state.value}"
+
+
+def _hindrance(context: AdapterContext, site: str, report: DriftReport, learn_on: Occasion) -> str | None:
+    """Why a site that was looked at is not learnt now, or None."""
+    if report.action not in learn_on.actions and not _offers_new_classes(context, site, report.action):
+        return f"{report.verdict.value}, action {report.action.value}"
+    pause = _pause(context, site, report.action) if learn_on.paced else None
+    if pause is not None:
+        return pause
+    champion = context.registry.adapters.current(context.name)
+    fault = look_at_unseen(context, champion, site)
+    if fault is not None:
+        return f"{fault.verdict.value}, action {fault.action.value}"
+    return shortage_of_labels(context, champion, site)
 
 
 def _pause(context: AdapterContext, site: str, action: Action) -> str | None:

@@ -132,9 +132,11 @@ class ActivationCache:
         return np.stack([self._read(digest, FEATURES) for digest in digests])
 
     def sizes(self, digests: Iterable[str], views: int) -> dict[str, int]:
-        """Bytes of each image's frozen features and first views by digest; what is not there counts 0."""
-        found = {digest: [self._found(digest, kind) for kind in kinds_of(views)] for digest in digests}
-        return {digest: sum(path.stat().st_size for path in paths if path) for digest, paths in found.items()}
+        """Bytes of each image's frozen features and first views by digest.
+
+        What had to go for want of room counts as what it would be again; of what `fill` was never asked for, 0.
+        """
+        return {digest: sum(self._size(digest, kind) for kind in kinds_of(views)) for digest in digests}
 
     def keep(self, views: Mapping[str, int]) -> None:
         """Move features and views of images, by digest, to the kept activations; flushed to the disk on return.
@@ -152,6 +154,12 @@ class ActivationCache:
     def only_features(self, digest: str) -> bool:
         """Whether nothing but frozen features is left of an image that was let go."""
         return self._kept(digest, FEATURES).exists() and self._found(digest, view_kind(0)) is None
+
+    def _size(self, digest: str, kind: str) -> int:
+        path = self._found(digest, kind)
+        if path is not None:
+            return path.stat().st_size
+        return len(as_file(self._read(digest, kind))) if digest in self._asked else 0
 
     def _read(self, digest: str, kind: str) -> np.ndarray:
         path = self._found(digest, kind)

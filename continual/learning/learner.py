@@ -23,7 +23,7 @@ from continual.learning.strategies import Importance, Strategy, StrategyContext,
 from continual.learning.strategies.ewc import measure_importance
 from continual.learning.streams import AnyDraw, as_dataset, as_experience, draws_for, examples_of
 from continual.learning.teacher import Teacher, ask_teacher
-from continual.learning.training_state import Checkpoints, StateKeeper, digest_of_tensors
+from continual.learning.training_state import Checkpoints, Spent, StateKeeper, digest_of_tensors
 
 NO_CHECKPOINTS = Checkpoints()
 """Nothing is kept of a training that is cut off, and nobody hears of a batch that is halved."""
@@ -60,7 +60,7 @@ def learn(
     options: TrainingOptions,
     progress: Callable[[int], None],
     checkpoints: Checkpoints = NO_CHECKPOINTS,
-) -> float:
+) -> Spent:
     """Train `network` in place and return the seconds it took; frozen weights are never touched.
 
     With checkpoints, an update that was killed and is asked for again goes on from its last kept state, and on the CPU
@@ -96,7 +96,7 @@ def learn(
         for weight in trainable.values():
             weight.requires_grad_(True)
     network.eval()
-    return keeper.seconds
+    return keeper.spent
 
 
 def _check(strategy: Strategy, request: UpdateRequest, options: TrainingOptions) -> None:
@@ -112,8 +112,8 @@ def _check(strategy: Strategy, request: UpdateRequest, options: TrainingOptions)
     if strategy.regularises and request.taught and not request.importance:
         raise StreamError(
             f"strategy {strategy.name!r} holds weights by their importance, and the champion has it for 0 weights: it "
-            "is measured where the change plan allows such a strategy; choose another strategy, or release an adapter "
-            "of its own with --allow"
+            "is measured on the replay memory, where the change plan allows such a strategy; choose another strategy, "
+            "or release an adapter of its own with --allow and a memory"
         )
 
 

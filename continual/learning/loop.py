@@ -271,7 +271,7 @@ class _Course(SupervisedPlugin):  # type: ignore[misc]  # Avalanche ships no typ
         # Avalanche's clock moves after every other plugin.
         done, keeper = strategy.clock.train_iterations + 1, self._order.keeper
         if keeper.due() or done == self._order.options.steps:
-            keeper.write(capture(self._moving, done, keeper.seconds, strategy.accumulate))
+            keeper.write(capture(self._moving, done, keeper.spent, strategy.accumulate))
         self._order.progress(1)
 
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from continual.domain.digests import canonical_json
 from continual.learning.whole_files import write_whole
 
-FORMAT = 1
+FORMAT = 2
 HEADER = "continual_training_state"
 CHECK = "sha256"
 EVERY_SECONDS = 15.0
@@ -52,23 +52,31 @@ class Moving:
     device: torch.device
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Seconds on the wall and of the processors, all threads together, that a training took."""
+
+    wall: float
+    cpu: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingState:
     """All that the step after `step` steps depends on, besides the update's own inputs.
 
-    `seconds` went into those steps, `accumulate` is the number of micro-batches in force, `course` holds rates and
+    `spent` went into those steps, `accumulate` is the number of micro-batches in force, `course` holds rates and
     momenta as plain JSON, `tensors` weights, optimizer state and torch's generators, on the CPU. Numpy's generators are
     made from the seed and used up before the first step.
     """
 
     step: int
-    seconds: float
+    spent: Spent
     accumulate: int
     course: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
 
 
-def capture(moving: Moving, step: int, seconds: float, accumulate: int) -> TrainingState:
+def capture(moving: Moving, step: int, spent: Spent, accumulate: int) -> TrainingState:
     """The state as it is now, between two steps."""
     names = {id(weight): name for name, weight in moving.weights.items()}
     tensors = {f"weight/{name}": weight.detach() for name, weight in moving.weights.items()}
@@ -82,7 +90,7 @@ def capture(moving: Moving, step: int, seconds: float, accumulate: int) -> Train
         "schedule": {key: moving.schedule.state_dict()[key] for key in ("last_epoch", "_step_count", "_last_lr")},
     }
     held = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    return TrainingState(step, seconds, accumulate, course, held)
+    return TrainingState(step, spent, accumulate, course, held)
 
 
 def restore(state: TrainingState, moving: Moving) -> None:
@@ -125,13 +133,15 @@ class StateKeeper:
         self._every_seconds = checkpoints.every_seconds
         self._update = update
         self._started = self._written = time.perf_counter()
-        self._earlier_seconds = 0.0
+        self._started_cpu = time.process_time()
+        self._earlier = Spent(0.0, 0.0)
         self._failed = False
 
     @property
-    def seconds(self) -> float:
-        """Spent on this update so far, what an earlier run of it kept included."""
-        return self._earlier_seconds + time.perf_counter() - self._started
+    def spent(self) -> Spent:
+        """What this update took so far, what an earlier run of it kept included."""
+        wall, cpu = time.perf_counter() - self._started, time.process_time() - self._started_cpu
+        return Spent(self._earlier.wall + wall, self._earlier.cpu + cpu)
 
     def read(self) -> TrainingState | None:
         """The state that an earlier run left, or None; a file that does not fit is said and passed over."""
@@ -142,7 +152,7 @@ class StateKeeper:
         except (OSError, SafetensorError, ValueError) as error:
             self.say(f"the kept training state is not used, training starts anew: {str(error)[:200]}")
             return None
-        self._earlier_seconds = state.seconds
+        self._earlier = state.spent
         return state
 
     def due(self) -> bool:
@@ -177,7 +187,7 @@ def _packed(state: TrainingState, update: str) -> bytes:
         "format": FORMAT,
         "update": update,
         "step": state.step,
-        "seconds": state.seconds,
+        "spent": asdict(state.spent),
         "accumulate": state.accumulate,
         "course": state.course,
         "tensors": digest_of_tensors(state.tensors),
@@ -204,4 +214,4 @@ def _unpacked(path: Path, update: str) -> TrainingState:
     tensors = load(path.read_bytes())
     if digest_of_tensors(tensors) != header["tensors"]:
         raise ValueError("its tensors are damaged")
-    return TrainingState(header["step"], header["seconds"], header["accumulate"], header["course"], tensors)
+    return TrainingState(header["step"], Spent(**header["spent"]), header["accumulate"], header["course"], tensors)

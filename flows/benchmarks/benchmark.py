@@ -38,6 +38,7 @@ from flows.ingest import take_in
 from flows.progress import say
 from flows.requests import Incoming
 from flows.updates.adapter_context import AdapterContext, AdapterOptions
+from flows.updates.choice import check_kept
 from flows.updates.evaluation import chance_on
 from flows.whole_files import write_json
 from flows.workplace import open_workplace
@@ -72,6 +73,7 @@ class BenchmarkPlan:
         closed = [name for name in self.strategies if name in CLOSED_FORMS]
         if closed and self.options.task is Task.SEGMENTATION:
             raise StreamError(f"{', '.join(closed)} classify whole images and give no masks; leave them out")
+        check_kept(self.options.plan, self.strategies)
         for name in self.methods:
             peft_method(name)
         if min(self.seeds, self.orders, len(self.methods), *self.ranks) < 1 or len(self.sites) < 2:

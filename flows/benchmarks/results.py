@@ -36,8 +36,9 @@ def stream_result(context: AdapterContext, wanted: Sequence[str]) -> dict[str, A
     versions = context.registry.adapters.list(context.name)
     rows = {version.number: version_row(context, version, sites) for version in versions}
     chance = [chance_on(context, site) for site in sites]
-    service = [[rows[number][site] for site in sites] for number in _in_service(versions, sites)]
     champion = context.champion()
+    serving = _in_service(versions, champion or versions[0], sites)
+    service = [[rows[number][site] for site in sites] for number in serving]
     return {
         "adapter": context.name,
         "sites": list(sites),
@@ -77,26 +78,35 @@ def derived_scores(service: Sequence[Sequence[float]], sites: Sequence[str], cha
 
 
 def reference_result(context: AdapterContext, strategy: str, sites: Sequence[str]) -> dict[str, Any]:
-    """The same stream under another strategy, from the same release version; nothing is registered.
+    """The same stream under another strategy, from the release, the first accepted version; nothing is registered.
 
     Raises StreamError for a strategy that cannot start from an adapter version, or that does not exist.
     """
     update_strategy(strategy)
-    release = context.registry.adapters.get(context.name, 1)
+    release = _accepted(context.registry.adapters.list(context.name))[0]
     run = run_strategy(context, strategy, sites, Start(context.lora_network_of(release)))
     chance = [chance_on(context, site) for site in sites]
     return {"result_matrix": run.matrix, **derived_scores(run.matrix, sites, chance)}
 
 
-def _in_service(versions: Sequence[AdapterVersion], sites: Sequence[str]) -> list[int]:
-    """Number of the version in service after each site; a rejected or skipped update leaves the one before."""
-    serving, current = [], versions[0].number
-    for site in sites:
-        for version in versions:
-            if version.record["experience"]["site"] == site and version.state is AdapterState.ACCEPTED:
-                current = version.number
-        serving.append(current)
-    return serving
+def _in_service(versions: Sequence[AdapterVersion], latest: AdapterVersion, sites: Sequence[str]) -> list[int]:
+    """Number of the version in service after each site, before the next one was first learnt; `latest` after the last.
+
+    A rejected or skipped update leaves the version before.
+    """
+    accepted = [version.number for version in _accepted(versions)]
+    begun: dict[str, int] = {}
+    for version in versions:
+        begun.setdefault(version.record["experience"]["site"], version.number)
+    serving = []
+    for place in range(1, len(sites)):
+        following = min((begun[site] for site in sites[place:] if site in begun), default=latest.number + 1)
+        serving.append(max((number for number in accepted if number < following), default=versions[0].number))
+    return [*serving, latest.number]
+
+
+def _accepted(versions: Sequence[AdapterVersion]) -> list[AdapterVersion]:
+    return [version for version in versions if version.state is AdapterState.ACCEPTED]
 
 
 def _verdicts(context: AdapterContext, sites: Sequence[str]) -> Mapping[str, str]:

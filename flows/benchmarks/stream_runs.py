@@ -19,7 +19,6 @@ from continual.learning import (
     TunedNetwork,
     UpdateRequest,
     WeightLine,
-    calibrate,
     fit_temperature,
     importance_of,
     learn,
@@ -30,7 +29,7 @@ from continual.learning import (
 )
 from flows.progress import say, track
 from flows.updates.adapter_context import AdapterContext
-from flows.updates.evaluation import evaluate, labelled_samples, stay_near
+from flows.updates.evaluation import evaluate, labelled_samples, settle, stay_near
 from flows.updates.memory import bytes_kept, choose_memory
 from flows.updates.pace import Pace
 
@@ -102,7 +101,7 @@ def run_strategy(context: AdapterContext, strategy: str, sites: Sequence[str], s
     rows, paces = [_network_row(context, network, sites, sites[:1])], [Pace(start.seconds, start.cpu_seconds)]
     for position, site in enumerate(sites[1:], start=1):
         fresh, past = _training(context, site), seen if wanted.joint else ()
-        context.fill([*fresh, *memory], context.options.training.views, f"{site}: activations")
+        context.fill([*past, *fresh, *memory], context.options.training.views, f"{site}: activations")
         options = replace(context.options.training, seed=context.options.training.seed + position)
         importance = importance_of(network, context.cache, memory, lambda _done: None) if wanted.regularises else None
         request = UpdateRequest(strategy, fresh, memory, past, importance, network.classes)
@@ -158,10 +157,7 @@ def _run(
 
 def _network_row(context: AdapterContext, network: TunedNetwork, sites: Sequence[str], learnt: Sequence[str]) -> Row:
     """A network's row, calibrated on the validation splits of the sites that it has learnt."""
-    held = [sample for site in learnt for sample in labelled_samples(context, site, Split.VALIDATION)]
-    context.fill(held, 1, "validation: activations")
-    calibrate(network, context.cache, held, lambda _done: None)
-
+    settle(context, network, learnt)
     if context.options.task is Task.SEGMENTATION:
         scored = [score for _, score in evaluate(context, network, sites, Split.TEST).values()]
         return Row(

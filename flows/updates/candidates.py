@@ -25,7 +25,6 @@ from continual.learning import (
     UpdateRequest,
     VersionNetwork,
     WeightLine,
-    calibrate,
     forget_training_state,
     importance_of,
     learn,
@@ -37,13 +36,12 @@ from continual.learning import (
 )
 from flows.progress import say, track
 from flows.updates.adapter_context import AdapterContext
-from flows.updates.evaluation import Stay, evaluate, labelled_samples, stay_near
+from flows.updates.evaluation import Stay, evaluate, settle, stay_near
 from flows.updates.experiences import new_labels, new_samples
 from flows.updates.learnt import learnt_record
 from flows.updates.letting_go import learnable
 from flows.updates.lineage import learnt_samples, newest_of_lora
 from flows.updates.memory import choose_memory, remembered_by
-from flows.updates.pace import Pace
 from registry import run_gate
 
 Tested = Mapping[str, tuple[SiteOutcomes, SiteScore | DenseScore]]
@@ -97,7 +95,7 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
     remembered = learnable(context, remembered_by(context.registry, champion))
     start = newest_of_lora(context, champion)
     joint = STRATEGIES[strategy].joint
-    past = _past(context, champion) if joint else []
+    past = learnt_samples(context, champion) if joint else []
     # Without images, what is left of them can be learnt: those that the memory remembers.
     missed = [] if joint or start is champion else learnable(context, learnt_samples(context, champion, start))
     seen = [*missed, *experience, *remembered, *past]
@@ -113,8 +111,7 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
     )
     line = WeightLine(network)
     progress = track(f"{site}: {strategy}", options.steps)
-    with Pace() as pace:
-        seconds = learn(network, context.cache, request, options, progress, _checkpoints(context, site, strategy))
+    spent = learn(network, context.cache, request, options, progress, _checkpoints(context, site, strategy))
     stay = Stay()
     if start is not None and STRATEGIES[strategy].stays:
         stay = stay_near(context, line, network, order_learnt(champion, site))
@@ -127,12 +124,12 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
         experience=tuple(experience),
         memory=memory,
         importance=_measured(context, network, site, memory),
-        learn_seconds=seconds,
+        learn_seconds=spent.wall,
         replayed=len(replayed) if STRATEGIES[strategy].replays else 0,
         past=len(past) + len(missed),
         stay=stay,
         start=start.number if start else None,
-        cpu_seconds=pace.cpu,
+        cpu_seconds=spent.cpu,
         held=held,
     )
 
@@ -151,7 +148,8 @@ def register_candidate(context: AdapterContext, trained: Trained, choice: Choice
     `choice` is how it was chosen among others, kept in its record.
     """
     started = time.perf_counter()
-    _calibrate(context, trained)
+    # Before the test split is looked at, so that what is measured there is what will be served.
+    settle(context, trained.network, trained.trained_on, f"{trained.site}: temperature")
     tested = evaluate(context, trained.network, trained.trained_on, Split.TEST)
     before = {}
     if trained.parent is not None:
@@ -181,7 +179,7 @@ def register_candidate(context: AdapterContext, trained: Trained, choice: Choice
     judged = context.registry.adapters.promote(
         context.name, version.number, gate, CHAMPION, context.workplace.actor, reason
     )
-    for strategy in (each.strategy for each in choice.candidates) if choice else (trained.strategy,):
+    for strategy in {trained.strategy, *(each.strategy for each in (choice.candidates if choice else ()))}:
         forget_training_state(_state_path(context, trained.site, strategy))
     return judged
 
@@ -199,24 +197,30 @@ def _state_path(context: AdapterContext, site: str, strategy: str) -> Path:
     return context.workplace.settings.training_folder() / f"{place[:32]}.safetensors"
 
 
-def _calibrate(context: AdapterContext, trained: Trained) -> None:
-    """Before the test split is looked at, so that what is measured there is what will be served."""
-    held = [sample for site in trained.trained_on for sample in labelled_samples(context, site, Split.VALIDATION)]
-    context.fill(held, 1, f"{trained.site}: activations")
-    calibrate(trained.network, context.cache, held, track(f"{trained.site}: temperature", len(held)))
-
-
 def labelled_experience(context: AdapterContext, champion: AdapterVersion | None, site: str) -> list[Sample]:
     """A site's labelled training samples that the champion has not learnt; StreamError when they are too few."""
-    task, arrived = context.options.task, new_samples(context, champion, site)
-    experience = [sample for sample in arrived if sample.split is Split.TRAIN and sample.labelled_for(task)]
-    fewest = context.options.plan.minimum_labelled
-    if len(experience) < fewest:
-        raise StreamError(
-            f"site {site} has {len(experience)} new labelled training samples, the change plan needs {fewest}; "
-            "send labels, or release with a lower --minimum-labelled"
-        )
+    experience = _labelled(context, champion, site)
+    shortage = _shortage(context, experience)
+    if shortage is not None:
+        raise StreamError(f"site {site} has {shortage}; send labels, or release with a lower --minimum-labelled")
     return experience
+
+
+def shortage_of_labels(context: AdapterContext, champion: AdapterVersion | None, site: str) -> str | None:
+    """How far a site's new labels fall short of what the change plan needs, or None where there are enough."""
+    return _shortage(context, _labelled(context, champion, site))
+
+
+def _labelled(context: AdapterContext, champion: AdapterVersion | None, site: str) -> list[Sample]:
+    task, arrived = context.options.task, new_samples(context, champion, site)
+    return [sample for sample in arrived if sample.split is Split.TRAIN and sample.labelled_for(task)]
+
+
+def _shortage(context: AdapterContext, experience: Sequence[Sample]) -> str | None:
+    fewest = context.options.plan.minimum_labelled
+    if len(experience) >= fewest:
+        return None
+    return f"{len(experience)} new labelled training samples, the change plan needs {fewest}"
 
 
 def classes_after(
@@ -252,11 +256,6 @@ def _folder(trained: Trained, record: Mapping[str, Any]) -> dict[str, bytes]:
     if isinstance(trained.network, ClosedFormNetwork):
         return write_closed_form(trained.network, trained.sums, record)
     return write_adapter(trained.network, trained.importance, record)
-
-
-def _past(context: AdapterContext, champion: AdapterVersion | None) -> list[Sample]:
-    sites = champion.trained_on if champion else ()
-    return [sample for site in sites for sample in labelled_samples(context, site, Split.TRAIN)]
 
 
 def _chance(outcome: SiteOutcomes) -> float:

@@ -9,12 +9,13 @@ from continual.domain.change_plan import ChangePlan
 from continual.domain.errors import StreamError
 from continual.domain.samples import Split
 from continual.domain.strategy_choice import CandidateFigures, Choice, choose
-from continual.learning import CLOSED_FORMS, REFERENCES, STRATEGIES, VersionNetwork, update_strategy
+from continual.learning import CLOSED_FORMS, REFERENCES, STRATEGIES, update_strategy
 from flows.progress import say
 from flows.updates.adapter_context import AdapterContext, AdapterOptions
 from flows.updates.candidates import Trained, order_learnt, train_candidate
 from flows.updates.closed_form_candidates import fit_candidate
-from flows.updates.evaluation import AS_GOOD, evaluate, labelled_samples
+from flows.updates.evaluation import AS_GOOD, labelled_samples, validate
+from flows.updates.letting_go import check_images
 
 AUTO = "auto"
 OF_IMAGES = ("replay_ewc", "replay_mix", "random_projection")
@@ -47,11 +48,23 @@ def check_strategies(options: AdapterOptions, asked: str | None) -> None:
         raise StreamError(
             f"strategy {closed[0]!r} makes versions of images only; for volumes choose one of {', '.join(STRATEGIES)}"
         )
+    check_kept(options.plan, names)
     if asked not in (None, AUTO, *allowed):
         raise StreamError(
             f"strategy {asked!r} is not on the change plan, which allows {', '.join(allowed)}; choose one of these, or "
             "release an adapter of its own with --allow"
         )
+
+
+def check_kept(plan: ChangePlan, names: Sequence[str]) -> None:
+    """Raise StreamError or ImageLetGoError where one of the strategies asks for what the change plan does not keep."""
+    for strategy in (STRATEGIES[name] for name in names if name in STRATEGIES):
+        if strategy.regularises and plan.replay_samples == 0:
+            raise StreamError(
+                f"strategy {strategy.name!r} measures the importance of weights on the replay memory, which keeps 0 "
+                "samples; give --replay-samples above 0, or choose lwf"
+            )
+        check_images(plan, strategy.name)
 
 
 def plan_for(asked: str | None, adapter_task: Task, *, volumes: bool) -> tuple[str, ...]:
@@ -76,7 +89,7 @@ def candidate_of(
         only = _trained(context, champion, site, first)
         reason = f"No site has a labelled validation sample to choose by: {first} is the change plan's first."
         return only, Choice(first, reason, AS_GOOD, plan.past_site_drop, ())
-    before = _validation(context, context.network_of(champion), champion.trained_on) if champion else {}
+    before = validate(context, context.network_of(champion), champion.trained_on) if champion else {}
     found: dict[str, Trained] = {}
     figures: list[CandidateFigures] = []
     for name in dict.fromkeys(plan.strategies):
@@ -95,7 +108,7 @@ def _trained(context: AdapterContext, champion: AdapterVersion | None, site: str
 
 
 def _figures(context: AdapterContext, trained: Trained, before: Scores) -> CandidateFigures:
-    after = _validation(context, trained.network, trained.trained_on)
+    after = validate(context, trained.network, trained.trained_on)
     changes = {site: after[site] - score for site, score in before.items()}
     worst = min(changes, key=changes.__getitem__, default=None)
     return CandidateFigures(
@@ -107,8 +120,3 @@ def _figures(context: AdapterContext, trained: Trained, before: Scores) -> Candi
         seconds=trained.learn_seconds,
         cpu_seconds=trained.cpu_seconds,
     )
-
-
-def _validation(context: AdapterContext, network: VersionNetwork, sites: Sequence[str]) -> dict[str, float]:
-    scored = evaluate(context, network, sites, Split.VALIDATION)
-    return {site: score.value for site, (_, score) in scored.items()}

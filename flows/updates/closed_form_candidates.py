@@ -11,6 +11,7 @@ from flows.progress import track
 from flows.updates.adapter_context import AdapterContext
 from flows.updates.candidates import Trained, classes_after, labelled_experience, order_learnt
 from flows.updates.evaluation import labelled_samples
+from flows.updates.letting_go import learnable
 from flows.updates.lineage import learnt_samples
 from flows.updates.memory import choose_memory, remembered_by
 from flows.updates.pace import Pace
@@ -25,7 +26,7 @@ def fit_candidate(context: AdapterContext, champion: AdapterVersion | None, site
     """
     on_hold = context.registry.holds.held(site)
     experience = labelled_experience(context, champion, site)
-    remembered = remembered_by(context.registry, champion)
+    remembered = learnable(context, remembered_by(context.registry, champion))
     continued = champion if _is_of(champion, method) else None
     past = [] if continued else learnt_samples(context, champion)
     classes = classes_after(context, champion, [*past, *experience])

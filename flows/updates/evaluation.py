@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from continual.domain.adapters import SiteOutcomes
+from continual.domain.adapters import SiteOutcomes, Task
 from continual.domain.metrics import chance_level
 from continual.domain.samples import Sample, Split
 from continual.learning import (
@@ -17,6 +17,7 @@ from continual.learning import (
     VersionNetwork,
     WeightLine,
     blind_dice,
+    calibrate,
     site_outcomes,
 )
 from flows.progress import track
@@ -64,6 +65,23 @@ def evaluate(
     return found
 
 
+def settle(context: AdapterContext, network: VersionNetwork, sites: Sequence[str], told: str = "calibration") -> None:
+    """Fit what the network answers with beside its weights on the validation splits of the sites; a bar says `told`."""
+    held = [sample for site in sites for sample in labelled_samples(context, site, Split.VALIDATION)]
+    context.fill(held, 1, "validation: activations")
+    calibrate(network, context.cache, held, track(told, len(held)))
+
+
+def validate(context: AdapterContext, network: VersionNetwork, sites: Sequence[str]) -> dict[str, float]:
+    """Validation scores by site, in the adapter's metric, as they would be served; sites without labels are left out.
+
+    Masks move with the foreground's bias, so it is fitted first; a temperature moves no class.
+    """
+    if context.options.task is Task.SEGMENTATION:
+        settle(context, network, sites)
+    return {site: score.value for site, (_, score) in evaluate(context, network, sites, Split.VALIDATION).items()}
+
+
 def stay_near(context: AdapterContext, line: WeightLine, network: TunedNetwork, sites: Sequence[str]) -> Stay:
     """Leave the network at the smallest share of the line that is as good on validation as the best one.
 
@@ -73,11 +91,11 @@ def stay_near(context: AdapterContext, line: WeightLine, network: TunedNetwork, 
     means: dict[float, float] = {}
     for share in SHARES:
         line.go(share)
-        scores = evaluate(context, network, sites, Split.VALIDATION)
+        scores = validate(context, network, sites)
         if not scores:
             line.go(1.0)
             return Stay()
-        means[share] = float(np.mean([score.value for _, score in scores.values()]))
+        means[share] = float(np.mean(list(scores.values())))
     chosen = min(share for share, mean in means.items() if mean >= max(means.values()) - AS_GOOD)
     line.go(chosen)
     return Stay(chosen, {f"{share:g}": mean for share, mean in means.items()})

@@ -22,9 +22,10 @@ def learnt_record(
 ) -> dict[str, dict[str, Any]]:
     """What a version's record says of batches after it learnt `site` up to batch `last`, without those held then.
 
-    What the parent has learnt stays learnt, whatever was held since.
+    What the parent has learnt stays learnt, whatever was held since, also where `last` is an old batch, released late.
     """
-    learnt = {**(parent.record["learnt_batches"] if parent else {}), site: last}
+    learnt = dict(parent.record["learnt_batches"]) if parent else {}
+    last = learnt[site] = max(last, learnt.get(site, 0))
     left_out = {**(parent.record.get("held_batches", {}) if parent else {})}
     new = [batch for batch in held if parent is None or not has_learnt_batch(parent, site, batch)]
     left_out[site] = sorted(batch for batch in new if batch <= last)

@@ -94,10 +94,10 @@ def learnable(context: AdapterContext, samples: Sequence[Sample]) -> list[Sample
     return [sample for sample in samples if not only_features(context.cache, sample)]
 
 
-def check_strategy(context: AdapterContext, strategy: str) -> None:
+def check_images(plan: ChangePlan, strategy: str) -> None:
     """Raise ImageLetGoError for a strategy that learns from all past images, where the plan keeps none."""
     known = STRATEGIES.get(strategy)
-    if known is not None and known.joint and not context.options.plan.keep_images and context.champion() is not None:
+    if known is not None and known.joint and not plan.keep_images:
         raise ImageLetGoError(
             f"strategy {strategy!r} learns from all past images, and the change plan keeps 0 (keep_images false); "
             f"choose a strategy that replays, or {NEW_WORKSPACE} and keep images"

@@ -72,7 +72,7 @@ def remembered_by(registry: Registry, version: AdapterVersion | None) -> list[Sa
 
 @dataclass(frozen=True, slots=True)
 class MemoryView:
-    """A champion's replay memory as a person reads it. `erased` counts what it remembered and is no longer stored.
+    """A champion's replay memory as a person reads it. `erased` counts what it remembered and is erased, or held.
 
     `size_bytes` is what the capacity counts: stored images where the plan keeps images, else kept activations.
     """
@@ -172,7 +172,7 @@ def show_memory(console: Console, view: MemoryView, with_samples: bool) -> None:
         highlight=False,
     )
     if view.erased:
-        console.print(f"{view.erased} more were remembered and have been erased since", highlight=False)
+        console.print(f"{view.erased} more were remembered and are erased or held now", highlight=False)
     _print_table(console, ("site", "label", "samples", "bytes"), view.cells)
     console.print("Kept of all samples, learnt or not:")
     _print_table(console, ("site", "samples", "images", "image_bytes", "activations", "activation_bytes"), view.sites)

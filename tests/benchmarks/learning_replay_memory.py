@@ -60,7 +60,9 @@ def with_images(folder: Path, incoming: "Incoming", options: "AdapterOptions", s
     from flows.benchmarks.benchmark import BenchmarkPlan, run_benchmark
 
     wanted = replace(options, plan=replace(options.plan, replay_samples=size))
-    plan = BenchmarkPlan(SITES, (STRATEGY,), str(weights_file()), None, wanted, 1, 1, (options.lora.rank,))
+    # Without a memory there is nothing to replay and nothing to measure importance on.
+    strategy = STRATEGY if size else "naive"
+    plan = BenchmarkPlan(SITES, (strategy,), str(weights_file()), None, wanted, 1, 1, (options.lora.rank,))
     (cell,) = run_benchmark(str(folder / "with_images"), incoming, plan, folder / f"memory_{size}.json")["cells"]
     return {
         "acc": cell["scores"]["acc"],

@@ -10,7 +10,7 @@ from rich.console import Console
 from safetensors.numpy import load
 
 from continual.domain.adapters import Task
-from continual.domain.errors import StreamError
+from continual.domain.errors import ContinualError, StreamError
 from continual.domain.samples import Split
 
 SHIFTED = tuple(f"t{number}" for number in range(40))
@@ -225,6 +225,73 @@ def test_an_update_that_is_not_on_the_change_plan_is_refused_and_nothing_is_lear
         released.learn("second", strategy="lwf")
     with released.registry() as registry:
         assert [update.outcome for update in registry.updates.list("cells")] == ["accepted"]
+
+
+@pytest.mark.parametrize(
+    ("plan", "strategy", "remedy"),
+    [
+        ({"replay_samples": 0}, None, r"'replay_ewc' measures the importance .* keeps 0 samples; give --replay"),
+        ({"keep_images": False, "strategies": ["joint"]}, "joint", r"'joint' learns from all past images"),
+    ],
+)
+def test_a_strategy_that_asks_for_what_the_plan_does_not_keep_is_refused_before_the_intake(
+    desk, stream, plan, strategy, remedy
+):
+    from flows.requests import Release
+    from flows.update import check_before_release
+
+    options = stream.small_options().as_record()
+    options["plan"] |= plan
+    backbone = str(stream.write_backbone(desk.folder / "backbone.safetensors"))
+    with pytest.raises(ContinualError, match=remedy):
+        check_before_release(desk.workspace, Release("cells", backbone, None, options), strategy)
+    assert not (desk.folder / "workspace").exists()
+
+
+def test_too_few_labels_leave_a_site_unlearnt_and_end_nothing(released):
+    from continual.domain.drift import Action
+    from flows.update import look_and_learn
+    from flows.updates.occasions import Occasion
+
+    released.take_in(released.cells("second", SHIFTED[:14], seed=2), "second", "cells")
+    with released.registry() as registry:
+        few = len(registry.samples.list("second", Split.TRAIN))
+    said = look_and_learn(released.workspace, "cells", "second", None, Occasion(tuple(Action)))
+    assert said == f"not learnt: {few} new labelled training samples, the change plan needs 20"
+    with released.registry() as registry:
+        assert [update.outcome for update in registry.updates.list("cells")] == ["accepted"]
+
+
+def test_a_joint_update_learns_what_the_champion_learnt_and_the_new_samples_once(released):
+    from flows.updates.adapter_context import context_of
+    from flows.updates.candidates import labelled_experience, train_candidate
+    from flows.updates.lineage import learnt_samples
+    from flows.workplace import open_workplace
+
+    released.take_in(released.cells("first", LATER, seed=4), "first", "cells")
+    with open_workplace(released.workspace) as workplace:
+        context = context_of(workplace, "cells")
+        champion = context.champion()
+        experience, past = labelled_experience(context, champion, "first"), learnt_samples(context, champion)
+        assert {sample.digest for sample in experience}.isdisjoint(sample.digest for sample in past)
+        trained = train_candidate(context, champion, "first", "joint")
+        assert (trained.past, len(trained.experience)) == (len(past), len(experience))
+
+
+def test_a_choice_without_candidates_leaves_no_training_state_behind(released):
+    from continual.domain.strategy_choice import Choice
+    from flows.updates.adapter_context import context_of
+    from flows.updates.candidates import register_candidate, train_candidate
+    from flows.workplace import open_workplace
+
+    released.take_in(released.cells("second", SHIFTED, seed=2), "second", "cells")
+    with open_workplace(released.workspace) as workplace:
+        context = context_of(workplace, "cells")
+        trained = train_candidate(context, context.champion(), "second", "replay")
+        states = workplace.settings.training_folder()
+        assert len(list(states.glob("*.safetensors"))) == 1
+        register_candidate(context, trained, Choice("replay", "no validation labels", 0.01, 0.3, ()))
+        assert not list(states.glob("*.safetensors"))
 
 
 def test_auto_tries_what_the_plan_allows_and_nothing_else(shifted):

@@ -63,6 +63,7 @@ def test_nothing_learns_or_judges_a_held_batch_until_it_is_released_and_then_the
     assert report.verdict is not Verdict.DATA_FAULT
     again = _update(released)
     assert again.record.get("held_batches") == {}
+    assert again.record["learnt_batches"]["first"] == sound
     with released.registry() as registry:
         experience = [s for s in registry.samples.list("first", Split.TRAIN) if s.batch == broken]
     assert again.record["experience"]["samples"] == len(experience) > 0

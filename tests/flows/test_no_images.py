@@ -234,6 +234,7 @@ def test_what_needs_images_that_are_gone_is_refused_with_the_remedy(gone, stream
 def test_after_a_rollback_looks_and_updates_go_on_with_what_is_left(gone):
     from flows.update import learn_site
     from flows.updates.adapter_context import context_of
+    from flows.updates.closed_form_candidates import fit_candidate
     from flows.updates.letting_go import learnable
 
     with gone.registry() as registry:
@@ -245,6 +246,8 @@ def test_after_a_rollback_looks_and_updates_go_on_with_what_is_left(gone):
         context = context_of(workplace, "cells")
         left = learnable(context, remembered_by(context.registry, context.champion()))
         assert 0 < len(left) < before
+        closed = fit_candidate(context, context.champion(), "second", "nearest_mean")
+        assert {sample.digest for sample in closed.memory if sample.site == "first"} <= {one.digest for one in left}
         version = learn_site(context, "second", "replay_ewc")
         assert (version.parent, version.record["replayed"]) == (1, len(left))
 

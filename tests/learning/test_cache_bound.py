@@ -93,6 +93,17 @@ def test_a_cache_too_small_for_the_images_still_answers_with_the_same_activation
     assert _held(tmp_path / "cache") <= limit
 
 
+def test_what_had_to_go_for_want_of_room_counts_as_many_bytes_as_what_is_there(toy, tmp_path):
+    samples = toy.samples["north", Split.TRAIN][:12]
+    digests = [sample.digest for sample in samples]
+    cache = _bounded(toy, tmp_path, 5 * 1760)
+    cache.fill(samples, 2, toy.pixels, _quiet)
+    assert sum(cache.holds(digest, 2) for digest in digests) < 12
+    toy.cache.fill(samples, 2, toy.pixels, _quiet)
+    assert cache.sizes(digests, 2) == toy.cache.sizes(digests, 2)
+    assert _bounded(toy, tmp_path / "empty", 5 * 1760).sizes(digests, 2) == dict.fromkeys(digests, 0)
+
+
 def test_kept_activations_are_read_and_never_go_for_want_of_room(toy, tmp_path):
     kept, others = toy.samples["north", Split.TRAIN][:3], toy.samples["north", Split.TRAIN][3:15]
     cache = _bounded(toy, tmp_path, 6 * 1760)

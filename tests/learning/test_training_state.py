@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from continual.domain.samples import Split
 from continual.learning import Checkpoints, UpdateRequest, forget_training_state, learn
-from continual.learning.training_state import StateKeeper, TrainingState
+from continual.learning.training_state import Spent, StateKeeper, TrainingState
 
 STEPS = 4
 
@@ -79,11 +79,12 @@ def test_a_run_that_is_not_cut_off_writes_its_last_state_and_none_before_its_tim
 def test_seconds_of_a_run_that_was_cut_off_are_not_forgotten(toy, tmp_path):
     path = tmp_path / "state"
     keeper = StateKeeper(Checkpoints(path), "one")
-    keeper.write(TrainingState(3, 1000.0, 1, {}, {"weight/a": torch.zeros(1)}))
+    keeper.write(TrainingState(3, Spent(1000.0, 3000.0), 1, {}, {"weight/a": torch.zeros(1)}))
     later = StateKeeper(Checkpoints(path), "one")
-    assert later.seconds < 1000
+    assert later.spent.wall < 1000
     later.read()
-    assert 1000 <= later.seconds < 1100
+    assert 1000 <= later.spent.wall < 1100
+    assert 3000 <= later.spent.cpu < 3100
 
 
 @pytest.mark.parametrize("changed", [{"seed": 2}, {"lora_rate": 1e-4}, {"accumulate": 2}, {"batch_size": 8}])
@@ -119,7 +120,9 @@ def test_a_state_that_is_no_such_file_is_passed_over(run):
 @given(data=st.data())
 def test_one_flipped_bit_anywhere_is_found(tmp_path, data):
     path = tmp_path / "state"
-    state = TrainingState(3, 1.5, 2, {"lr": 1e-3}, {"weight/a": torch.arange(3.0), "chance/cpu": torch.zeros(5).byte()})
+    state = TrainingState(
+        3, Spent(1.5, 2.5), 2, {"lr": 1e-3}, {"weight/a": torch.arange(3.0), "chance/cpu": torch.zeros(5).byte()}
+    )
     StateKeeper(Checkpoints(path), "one").write(state)
     whole = bytearray(path.read_bytes())
     place = data.draw(st.integers(0, len(whole) - 1))
@@ -133,10 +136,12 @@ def test_one_flipped_bit_anywhere_is_found(tmp_path, data):
 def test_a_state_of_a_format_to_come_is_passed_over(tmp_path, monkeypatch):
     path, said = tmp_path / "state", []
     with monkeypatch.context() as patch:
-        patch.setattr("continual.learning.training_state.FORMAT", 2)
-        StateKeeper(Checkpoints(path), "one").write(TrainingState(1, 1.0, 1, {}, {"weight/a": torch.zeros(1)}))
+        patch.setattr("continual.learning.training_state.FORMAT", 3)
+        StateKeeper(Checkpoints(path), "one").write(
+            TrainingState(1, Spent(1.0, 1.0), 1, {}, {"weight/a": torch.zeros(1)})
+        )
     assert StateKeeper(Checkpoints(path, say=said.append), "one").read() is None
-    assert "its format is 2, this release reads 1" in said[0]
+    assert "its format is 3, this release reads 2" in said[0]
 
 
 def test_a_disk_that_refuses_the_state_is_said_once_and_does_not_end_the_training(run, tmp_path):

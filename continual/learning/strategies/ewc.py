@@ -47,7 +47,10 @@ def _fitted(importance: Tensor, weight: Tensor) -> Tensor:
 
 
 def measure_importance(network: TunedNetwork, examples: Iterable[Example]) -> dict[str, Tensor]:
-    """Mean squared gradient of the loss without smoothing, one example at a time, per trainable parameter."""
+    """Mean squared gradient of the loss without smoothing, one example at a time, per trainable parameter.
+
+    Empty where there is no example: nothing is known then, and zeros would say that no weight matters.
+    """
     total = {name: torch.zeros_like(weight) for name, weight in network.trainable().items()}
     criterion, count = network.criterion(0.0), 0
     device = next(iter(total.values())).device
@@ -61,7 +64,7 @@ def measure_importance(network: TunedNetwork, examples: Iterable[Example]) -> di
                 total[name] += weight.grad.detach().pow(2)
         count += 1
     network.zero_grad(set_to_none=True)
-    return {name: value / max(count, 1) for name, value in total.items()}
+    return {name: value / count for name, value in total.items()} if count else {}
 
 
 def ewc_plugins(context: StrategyContext) -> Sequence[SupervisedPlugin]:
