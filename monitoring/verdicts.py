@@ -65,8 +65,8 @@ class Evidence:
 def too_many_quarantined(offered: int, quarantined: int, limit: float) -> Judgement:
     """The quality gate held back more than the plan allows."""
     reason = (
-        f"the quality gate held back {quarantined} of {offered} images ({quarantined / offered:.0%}, limit {limit:.0%})"
-        ": check the scanner and the export before sending more"
+        f"the intake held back {quarantined} of {offered} images ({quarantined / offered:.0%}, limit {limit:.0%}): "
+        "check the scanner, the export and the labels before sending more"
     )
     return Judgement(Verdict.DATA_FAULT, Action.QUARANTINE, reason)
 

@@ -41,7 +41,7 @@ def memory_erase(
     site: Annotated[str | None, typer.Option(help="The site; needed with --patient-id.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove a subject's samples, images, quarantine entries and activations, and name the versions that learnt it."""
+    """Remove a subject's samples, images, masks, predictions, labels, activations; name the versions that learnt it."""
     with workplace_at(workspace) as workplace:
         from flows.erasure import Person, erase_person, show_erasure
 

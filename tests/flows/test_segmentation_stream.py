@@ -80,6 +80,10 @@ def test_an_update_of_masks_is_learnt_judged_by_dice_and_registered(segmented):
     assert {site for site, _ in second.record["memory"]} == {"first", "second"}
     assert 0 < second.record["chance"]["second"] < 0.5
     assert [finding.site for finding in second.gate.findings] == ["first", "second"]
+    # How far to go was chosen by what is served: with the foreground's bias of that very share.
+    stay = second.record["stay"]
+    reached = float(np.mean(list(second.record["validation"].values())))
+    assert stay["validation"][f"{stay['share']:g}"] == pytest.approx(reached, abs=1e-6)
 
 
 def test_the_registered_version_serves_the_mask_that_it_was_judged_by(segmented):
