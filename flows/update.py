@@ -27,7 +27,7 @@ from flows.updates.adapter_context import (
     options_from_record,
     options_kept,
 )
-from flows.updates.candidates import register_candidate, shortage_of_labels
+from flows.updates.candidates import register_candidate, trouble_with_labels
 from flows.updates.choice import AUTO, candidate_of, check_strategies
 from flows.updates.experiences import new_labels, new_samples
 from flows.updates.learnt import has_learnt
@@ -170,7 +170,7 @@ def _hindrance(context: AdapterContext, site: str, report: DriftReport, learn_on
     fault = look_at_unseen(context, champion, site)
     if fault is not None:
         return f"{fault.verdict.value}, action {fault.action.value}"
-    return shortage_of_labels(context, champion, site)
+    return trouble_with_labels(context, champion, site)
 
 
 def _pause(context: AdapterContext, site: str, action: Action) -> str | None:

@@ -206,9 +206,10 @@ def labelled_experience(context: AdapterContext, champion: AdapterVersion | None
     return experience
 
 
-def shortage_of_labels(context: AdapterContext, champion: AdapterVersion | None, site: str) -> str | None:
-    """How far a site's new labels fall short of what the change plan needs, or None where there are enough."""
-    return _shortage(context, _labelled(context, champion, site))
+def trouble_with_labels(context: AdapterContext, champion: AdapterVersion, site: str) -> str | None:
+    """Why a site's new labels carry no update: too few, or some of classes that the change plan does not allow."""
+    experience = _labelled(context, champion, site)
+    return _shortage(context, experience) or _forbidden(context, champion, experience)
 
 
 def _labelled(context: AdapterContext, champion: AdapterVersion | None, site: str) -> list[Sample]:
@@ -232,13 +233,20 @@ def classes_after(
     """
     if champion is None:
         return context.options.classes or tuple(label_counts(samples))
+    forbidden = _forbidden(context, champion, samples)
+    if forbidden is not None:
+        raise StreamError(forbidden)
+    return (*champion.classes, *new_labels(champion, samples))
+
+
+def _forbidden(context: AdapterContext, champion: AdapterVersion, samples: Sequence[Sample]) -> str | None:
     unknown = new_labels(champion, samples)
-    if unknown and not context.options.plan.new_classes:
-        raise StreamError(
-            f"labels {list(unknown)} are not among the adapter's classes {list(champion.classes)}; correct the labels, "
-            "or allow new classes with --new-classes"
-        )
-    return (*champion.classes, *unknown)
+    if not unknown or context.options.plan.new_classes:
+        return None
+    return (
+        f"labels {list(unknown)} are not among the adapter's classes {list(champion.classes)}; correct the labels, "
+        "or allow new classes with --new-classes"
+    )
 
 
 def _start(

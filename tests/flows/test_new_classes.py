@@ -3,7 +3,6 @@
 import pytest
 
 from continual.domain.adapters import AdapterState
-from continual.domain.errors import StreamError
 
 GREEN = (60.0, 150.0, 70.0)
 SUBJECTS = tuple(f"g{number}" for number in range(40))
@@ -15,14 +14,17 @@ def three_colours(stream, monkeypatch):
     monkeypatch.setitem(stream.COLOURS, "green", GREEN)
 
 
-def test_a_new_label_is_refused_with_the_remedy_until_new_classes_are_allowed(released, three_colours):
+def test_a_new_label_is_not_learnt_and_the_remedy_said_until_new_classes_are_allowed(released, three_colours):
     rows = released.cells("second", SUBJECTS, seed=2)
     assert {row.label for row in rows} == {"blue", "green", "red"}
     green = sum(row.label == "green" for row in rows)
     assert released.take_in(rows, "second", "cells").quarantined == green
     assert released.take_in(rows, "second", "cells", new_classes=True).new == green
-    with pytest.raises(StreamError, match=r"labels \['green'\] are not among .* --new-classes"):
-        released.learn("second")
+    said = released.learn("second")
+    assert said.startswith("not learnt: labels ['green'] are not among the adapter's classes ['blue', 'red']; correct")
+    assert said.endswith("--new-classes")
+    with released.registry() as registry:
+        assert [update.outcome for update in registry.updates.list("cells")] == ["accepted"]
 
 
 def test_an_allowed_new_label_grows_the_head_and_the_next_version_knows_it(released, three_colours):
