@@ -19,19 +19,12 @@ class Line:
 @pytest.fixture
 def judged(monkeypatch, libraries):
     """`stay_near` with validation scores that are told instead of measured."""
-    from continual.learning import SiteScore
     from flows.updates import evaluation
 
     def judge(scores_of):
         line = Line()
 
-        def told(context, network, sites, split):
-            assert split.value == "validation"
-            return {
-                site: (None, SiteScore(site, score, 0.0, 10)) for site, score in scores_of(line.share, sites).items()
-            }
-
-        monkeypatch.setattr(evaluation, "evaluate", told)
+        monkeypatch.setattr(evaluation, "validate", lambda _context, _network, sites: scores_of(line.share, sites))
         return evaluation.stay_near(None, line, None, ("first", "second")), line
 
     return judge
