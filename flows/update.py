@@ -28,10 +28,10 @@ from flows.updates.adapter_context import (
     options_kept,
 )
 from flows.updates.candidates import register_candidate, trouble_with_labels
-from flows.updates.choice import AUTO, candidate_of, check_strategies
+from flows.updates.choice import AUTO, candidate_of, check_kept, check_strategies
 from flows.updates.experiences import new_labels, new_samples
 from flows.updates.learnt import has_learnt
-from flows.updates.letting_go import check_images, let_go
+from flows.updates.letting_go import let_go
 from flows.updates.occasions import LEARN_ON, MOST_UPDATES, Occasion, judged_updates
 from flows.workplace import open_workplace
 from registry import JUDGED
@@ -43,11 +43,11 @@ STALE_UPDATE = timedelta(hours=24)
 def learn_site(context: AdapterContext, site: str, strategy: str) -> AdapterVersion:
     """Train, gate and register one update, with its row in the table of updates; `strategy` may be `auto`.
 
-    Raises ImageLetGoError when the strategy, or one that `auto` tries, needs images that the change plan does not keep.
+    Raises StreamError or ImageLetGoError when the strategy, or one that `auto` tries, asks for what the change plan
+    does not keep.
     """
     tried = context.options.plan.strategies if strategy == AUTO else (strategy,)
-    for name in tried:
-        check_images(context.options.plan, name)
+    check_kept(context.options.plan, tried)
     champion = context.champion()
     parent = champion.number if champion else None
     updates = context.registry.updates
@@ -85,7 +85,8 @@ def already_judged(context: AdapterContext, site: str, strategy: str) -> bool:
 def check_before_release(workspace: str, wanted: Release, strategy: str | None = None) -> list[str]:
     """Refuse now what the release would refuse after the intake; for an adapter in service, what of the wish is void.
 
-    `strategy` is what the updates after it are asked to use. Raises LearningError, BackboneError or ConflictError.
+    `strategy` is what the updates after it are asked to use. Raises LearningError, BackboneError,
+    ConflictError, StreamError or ImageLetGoError.
     """
     asked = options_from_record(wanted.options)
     check_strategies(asked, strategy)

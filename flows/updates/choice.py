@@ -6,7 +6,7 @@ import numpy as np
 
 from continual.domain.adapters import AdapterVersion, Task
 from continual.domain.change_plan import ChangePlan
-from continual.domain.errors import StreamError
+from continual.domain.errors import ImageLetGoError, StreamError
 from continual.domain.samples import Split
 from continual.domain.strategy_choice import CandidateFigures, Choice, choose
 from continual.learning import CLOSED_FORMS, REFERENCES, STRATEGIES, update_strategy
@@ -15,7 +15,7 @@ from flows.updates.adapter_context import AdapterContext, AdapterOptions
 from flows.updates.candidates import Trained, order_learnt, train_candidate
 from flows.updates.closed_form_candidates import fit_candidate
 from flows.updates.evaluation import AS_GOOD, labelled_samples, validate
-from flows.updates.letting_go import check_images
+from flows.updates.gone_images import NEW_WORKSPACE
 
 AUTO = "auto"
 OF_IMAGES = ("replay_ewc", "replay_mix", "random_projection")
@@ -27,7 +27,10 @@ Scores = Mapping[str, float]
 
 
 def check_strategies(options: AdapterOptions, asked: str | None) -> None:
-    """Raise StreamError unless the change plan allows ways to update such an adapter, and `asked`, if any, is on it."""
+    """Raise StreamError unless the change plan allows ways to update such an adapter, and `asked`, if any, is on it.
+
+    And, as `check_kept` does, where one of them asks for what the plan does not keep.
+    """
     allowed = options.plan.strategies
     names = (*allowed, *([asked] if asked else []))
     known = (*STRATEGIES, *CLOSED_FORMS)
@@ -64,7 +67,11 @@ def check_kept(plan: ChangePlan, names: Sequence[str]) -> None:
                 f"strategy {strategy.name!r} measures the importance of weights on the replay memory, which keeps 0 "
                 "samples; give --replay-samples above 0, or choose lwf"
             )
-        check_images(plan, strategy.name)
+        if strategy.joint and not plan.keep_images:
+            raise ImageLetGoError(
+                f"strategy {strategy.name!r} learns from all past images, and the change plan keeps 0 (keep_images "
+                f"false); choose a strategy that replays, or {NEW_WORKSPACE} and keep images"
+            )
 
 
 def plan_for(asked: str | None, adapter_task: Task, *, volumes: bool) -> tuple[str, ...]:

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from continual.domain.adapters import CHAMPION, AdapterVersion
 from continual.domain.change_plan import ChangePlan
-from continual.domain.errors import ImageLetGoError, NotFoundError
+from continual.domain.errors import NotFoundError
 from continual.domain.metrics import BALANCED_ACCURACY
 from continual.domain.samples import Sample, Split
 from continual.learning import (
-    STRATEGIES,
     ActivationCache,
     ActivationKey,
     forget_activations,
@@ -22,7 +21,7 @@ from continual.learning import (
     holds_kinds,
 )
 from flows.updates.adapter_context import AdapterContext
-from flows.updates.gone_images import NEW_WORKSPACE, only_features
+from flows.updates.gone_images import only_features
 from flows.updates.learnt import has_learnt, has_learnt_batch
 from registry import JUDGED, Registry
 
@@ -92,16 +91,6 @@ def learnable(context: AdapterContext, samples: Sequence[Sample]) -> list[Sample
     if context.options.plan.keep_images:
         return list(samples)
     return [sample for sample in samples if not only_features(context.cache, sample)]
-
-
-def check_images(plan: ChangePlan, strategy: str) -> None:
-    """Raise ImageLetGoError for a strategy that learns from all past images, where the plan keeps none."""
-    known = STRATEGIES.get(strategy)
-    if known is not None and known.joint and not plan.keep_images:
-        raise ImageLetGoError(
-            f"strategy {strategy!r} learns from all past images, and the change plan keeps 0 (keep_images false); "
-            f"choose a strategy that replays, or {NEW_WORKSPACE} and keep images"
-        )
 
 
 def _keep(context: AdapterContext, needs: Needs, samples: Sequence[Sample]) -> None:
