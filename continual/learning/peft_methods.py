@@ -8,10 +8,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
+from typing import Any
 
 from peft import IA3Config, LoraConfig, OFTConfig, PeftConfig
+from torch import nn
 
 from continual.domain.errors import LearningError
+from continual.learning.lora_linear import InPlaceLoraLinear
 
 PROJECTIONS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 """Linear layers of a block that are adapted; never the patch embedding's `proj`."""
@@ -60,8 +63,15 @@ class PeftMethod:
     convolutional: bool = False
 
 
+def _low_rank(place: Place, **options: Any) -> PeftConfig:
+    config = LoraConfig(r=place.rank, lora_alpha=place.alpha, target_modules=place.modules(), **options)
+    # PEFT's place for layers of one's own. It calls it experimental: a test says whether they are in use.
+    config._register_custom_module({nn.Linear: InPlaceLoraLinear})
+    return config
+
+
 def _lora(place: Place) -> PeftConfig:
-    return LoraConfig(r=place.rank, lora_alpha=place.alpha, target_modules=place.modules())
+    return _low_rank(place)
 
 
 def _dora(place: Place) -> PeftConfig:
@@ -69,7 +79,7 @@ def _dora(place: Place) -> PeftConfig:
 
 
 def _rslora(place: Place) -> PeftConfig:
-    return LoraConfig(r=place.rank, lora_alpha=place.alpha, target_modules=place.modules(), use_rslora=True)
+    return _low_rank(place, use_rslora=True)
 
 
 def _oft(place: Place) -> PeftConfig:
