@@ -5,6 +5,7 @@ Registers no version. A benchmark that was interrupted goes on where it stopped;
 
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from continual.domain.adapters import Task
+from continual.domain.digests import sha256_json
 from continual.domain.errors import SettingsError, StreamError
 from continual.learning import (
     CLOSED_FORMS,
@@ -37,14 +39,16 @@ from flows.benchmarks.stream_runs import Start, StreamRun, classes_of, release_n
 from flows.ingest import take_in
 from flows.progress import say
 from flows.requests import Incoming
+from flows.sources import read_source
 from flows.updates.adapter_context import AdapterContext, AdapterOptions
 from flows.updates.choice import check_kept
 from flows.updates.evaluation import chance_on
 from flows.whole_files import write_json
-from flows.workplace import open_workplace
+from flows.workplace import Workplace, open_workplace
 
 SUMMARISED = ("acc", "bwt", "fwt", "forgetting", "worst_site", "worst_site_drop", "calibration_error", "auroc")
 CELL = ("strategy", "order", "seed", "rank", "method")
+ORDERS_DRAWN_FROM = 20260301
 COSTS = ("trainable_parameters", "cpu_seconds", "seconds", "peak_memory_bytes", "gpu_memory_bytes", "replay_bytes")
 
 
@@ -127,22 +131,27 @@ class Group:
 
 
 def site_orders(sites: Sequence[str], count: int) -> tuple[tuple[str, ...], ...]:
-    """`count` orders: the given one, its reverse, then others, evenly spread over all there are; fewer if there are."""
-    every = list(itertools.permutations(sites))
-    first = [tuple(sites), tuple(reversed(sites))]
-    others = [order for order in every if order not in first]
-    wanted = min(max(count - 2, 0), len(others))
-    spread = [others[len(others) * place // wanted] for place in range(wanted)]
-    return tuple(dict.fromkeys([*first, *spread]))[:count]
+    """`count` orders, fewer if there are: the given one, its reverse, then others as chance has them.
+
+    A longer list begins with the shorter one.
+    """
+    orders = dict.fromkeys([tuple(sites), tuple(reversed(sites))])
+    chance = np.random.default_rng(ORDERS_DRAWN_FROM)
+    while len(orders) < min(count, math.factorial(len(sites))):
+        orders[tuple(sites[place] for place in chance.permutation(len(sites)))] = None
+    return tuple(orders)[:count]
 
 
 def run_benchmark(workspace: str, incoming: Incoming, plan: BenchmarkPlan, out: Path) -> dict[str, Any]:
     """Ingest, run every cell that `out` does not hold yet, and return everything with its summary.
 
-    Raises SettingsError when `out` holds a benchmark of other settings, LearningError when a variant cannot be built.
+    Cells that another run writes to `out` meanwhile are kept. Raises SettingsError when `out` holds a benchmark of
+    other settings, before anything is taken in; LearningError when a variant cannot be built.
     """
     weights = resolve_backbone(plan.backbone, plan.backbone_name)
     _check_variants(weights, plan)
+    asked = _asked(weights, incoming, plan)
+    _begun(out, asked)
     for site in plan.sites:
         take_in(workspace, incoming, site, None)
     with open_workplace(workspace) as workplace:
@@ -153,10 +162,10 @@ def run_benchmark(workspace: str, incoming: Incoming, plan: BenchmarkPlan, out: 
             changed = replace(options, lora=variant.shape(options), training=training)
             return AdapterContext(workplace, "benchmark", weights, changed)
 
-        first = context_of(plan.variants()[0], 0)
-        found = _begun(out, _settings(first, plan))
+        found = _begun(out, asked | _stored(workplace, plan))
         for group, cells in _groups(plan, found["cells"]):
             _run_group(context_of(group.variant, group.seed), plan, group.sites, cells, found, out)
+    _join(found, out)
     found["summary"] = summary(found["cells"])
     write_json(out, found)
     return found
@@ -189,7 +198,7 @@ def _check_variants(weights: BackboneWeights, plan: BenchmarkPlan) -> None:
 
 def _groups(plan: BenchmarkPlan, done: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Group, list[Cell]]]:
     """Groups with their cells; those already done are left out."""
-    finished = {Cell(**{key: cell[key] for key in CELL}) for cell in done}
+    finished = {_identity(cell) for cell in done}
     orders = site_orders(plan.sites, plan.orders)
     for seed, (number, order), (place, variant) in itertools.product(
         range(plan.seeds), enumerate(orders), enumerate(plan.variants())
@@ -204,9 +213,21 @@ def _groups(plan: BenchmarkPlan, done: Sequence[Mapping[str, Any]]) -> Iterator[
             for name in plan.strategies
             if name in trained or name in free
         ]
-        missing = [cell for cell in cells if cell not in finished]
+        missing = [cell for cell in cells if _identity({**asdict(cell), "sites": order}) not in finished]
         if missing:
             yield Group(variant, order, seed), missing
+
+
+def _identity(cell: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What tells a cell from all others: its order by the sites themselves, not by its number."""
+    return (tuple(cell["sites"]), *(cell[key] for key in CELL if key != "order"))
+
+
+def _join(found: dict[str, Any], out: Path) -> None:
+    """Add the cells that another run wrote to `out` meanwhile."""
+    if out.exists():
+        mine = {_identity(cell) for cell in found["cells"]}
+        found["cells"] += [cell for cell in _begun(out, found["settings"])["cells"] if _identity(cell) not in mine]
 
 
 def _run_group(
@@ -230,6 +251,7 @@ def _run_group(
                 start = start or release_network(context, sites[0], classes, taught)
                 run = run_strategy(context, cell.strategy, sites, start)
         found["cells"].append(_record(context, cell, run, peak))
+        _join(found, out)
         write_json(out, found)
 
 
@@ -262,16 +284,27 @@ def _record(context: AdapterContext, cell: Cell, run: StreamRun, peak: PeakMemor
     }
 
 
-def _settings(context: AdapterContext, plan: BenchmarkPlan) -> dict[str, Any]:
+def _asked(weights: BackboneWeights, incoming: Incoming, plan: BenchmarkPlan) -> dict[str, Any]:
     """What makes two benchmarks comparable; seeds, orders, strategies, methods and ranks may grow from run to run."""
     options = plan.options.as_record()
     options["lora"] = {"blocks": options["lora"]["blocks"]}
-    counts = {site: len(context.registry.samples.list(site)) for site in plan.sites}
-    return {"sites": list(plan.sites), "samples": counts, "backbone": context.weights.digest, "options": options}
+    offer = read_source(incoming, list(plan.sites)).sources
+    rows = sorted([one.site, one.path.name, one.label or "", one.split or ""] for one in offer)
+    return {"sites": list(plan.sites), "backbone": weights.digest, "options": options, "offered": sha256_json(rows)}
+
+
+def _stored(workplace: Workplace, plan: BenchmarkPlan) -> dict[str, Any]:
+    """The same of the images that were taken in."""
+    samples = {site: workplace.registry.samples.list(site) for site in plan.sites}
+    told = {site: sorted([s.digest, s.label or "", s.mask or ""] for s in samples[site]) for site in plan.sites}
+    return {"samples": {site: len(samples[site]) for site in plan.sites}, "images": sha256_json(told)}
 
 
 def _completed(began: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a benchmark that was begun; options that came since have their defaults."""
+    """Settings of a benchmark that was begun; options that came since have their defaults.
+
+    Of what is not known yet, or was not written down then, nothing is said.
+    """
     usual = AdapterOptions(now["options"]["image_size"]).as_record()
     usual["lora"] = {}
     options = began.get("options", {})
@@ -279,7 +312,7 @@ def _completed(began: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, An
         name: usual[name] | options.get(name, {}) if isinstance(usual.get(name), dict) else value
         for name, value in (usual | options).items()
     }
-    return {**began, "options": completed}
+    return {key: began.get(key, value) for key, value in now.items()} | {"options": completed}
 
 
 def _begun(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -295,4 +328,4 @@ def _begun(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         raise SettingsError(f"{out} is no benchmark's JSON; write to another file with --json") from error
     if not same:
         raise SettingsError(f"{out} holds a benchmark of other settings or images; write to another file with --json")
-    return found
+    return {**found, "settings": {**found["settings"], **settings}}

@@ -129,7 +129,8 @@ def run_closed_form(context: AdapterContext, name: str, sites: Sequence[str], cl
     rows, paces = [], []
     for position, site in enumerate(sites):
         fresh = _features(context, _training(context, site), classes)
-        held = [s for seen in sites[: position + 1] for s in labelled_samples(context, seen, Split.VALIDATION)]
+        validated = [s for seen in sites[: position + 1] for s in labelled_samples(context, seen, Split.VALIDATION)]
+        held = [sample for sample in validated if sample.label in classes]
         validation = _features(context, held, classes)
         with Pace() as pace:
             model.learn(*fresh)

@@ -80,7 +80,7 @@ def make_bench(desk: Desk, stream: ModuleType) -> Callable[..., Any]:
                 desk.workspace, Incoming(str(manifest)), replace(plan, **changed), desk.folder / "out.json"
             )
 
-        run.out, run.workspace = desk.folder / "out.json", desk.workspace
+        run.out, run.workspace, run.manifest = desk.folder / "out.json", desk.workspace, manifest
         return run
 
     return make

@@ -92,6 +92,63 @@ def test_orders_differ_begin_with_the_given_one_and_its_reverse_and_are_no_more_
     assert all(sorted(order) == ["a", "b", "c"] for order in orders)
 
 
+def test_a_longer_list_of_orders_begins_with_the_shorter_one_however_many_sites_there_are(libraries):
+    from flows.benchmarks.benchmark import site_orders
+
+    sites = tuple("abcdefghijkl")
+    for some, more in ((1, 4), (3, 5), (4, 9)):
+        assert site_orders(sites, more)[:some] == site_orders(sites, some)
+
+
+def test_a_cell_is_known_by_its_sites_where_an_older_list_numbered_orders_otherwise(bench):
+    begun = bench(strategies=("naive",))
+    begun["cells"][0]["order"] = 7
+    bench.out.write_text(json.dumps(begun))
+    assert [cell["order"] for cell in bench(strategies=("naive",))["cells"]] == [7]
+
+
+def test_other_images_are_refused_before_the_intake_and_cost_the_benchmark_nothing(bench, desk, stream):
+    begun = bench(strategies=("nearest_mean",))
+    good = bench.manifest.read_text()
+    names = tuple(f"t{number}" for number in range(20))
+    grown = [*desk.cells("first", (*names, "late"), seed=1), *desk.cells("second", names, seed=2)]
+    stream.write_manifest(bench.manifest, grown)
+    with pytest.raises(SettingsError, match="other settings or images"):
+        bench(strategies=("nearest_mean", "random_projection"))
+    bench.manifest.write_text(good)
+    assert bench(strategies=("nearest_mean", "random_projection"))["cells"][:1] == begun["cells"]
+
+
+def test_cells_that_another_run_wrote_to_the_same_file_meanwhile_are_kept(bench, monkeypatch):
+    from flows.benchmarks import benchmark
+
+    real = benchmark.run_closed_form
+
+    def beside(context, name, sites, classes):
+        if name == "nearest_mean":
+            bench(strategies=("random_projection",))
+        return real(context, name, sites, classes)
+
+    monkeypatch.setattr(benchmark, "run_closed_form", beside)
+    found = bench(strategies=("nearest_mean",))
+    assert [cell["strategy"] for cell in found["cells"]] == ["nearest_mean", "random_projection"]
+    assert {row["strategy"] for row in found["summary"]} == {"nearest_mean", "random_projection"}
+    assert json.loads(bench.out.read_text()) == found
+
+
+def test_a_label_that_only_validation_images_carry_ends_no_closed_form(bench, desk, stream):
+    names = tuple(f"t{number}" for number in range(20))
+    rows = [*desk.cells("first", names, seed=1), *desk.cells("second", names, seed=2)]
+    table = [
+        {"path": row.path, "site": row.site, "label": row.label, "subject": row.subject, "split": ""} for row in rows
+    ]
+    (rare, *_) = desk.cells("first", ("rare",), seed=9)
+    table.append({"path": rare.path, "site": "first", "label": "rare", "subject": "rare", "split": "validation"})
+    stream.write_table(bench.manifest, table)
+    (cell,) = bench(strategies=("nearest_mean",))["cells"]
+    assert len(cell["result_matrix"]) == 2
+
+
 def test_the_page_is_self_contained_and_shows_every_strategy(bench, tmp_path):
     from flows.benchmarks.benchmark_page import write_page
 
