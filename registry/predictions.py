@@ -32,10 +32,11 @@ class PredictionStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, predictions: Sequence[Prediction]) -> int:
+    def add(self, predictions: Sequence[Prediction], *, of_samples: bool = False) -> int:
         """Keep those that are the first of their version on their picture and site; how many were.
 
-        All or none: RegistryError on a score that is not finite, or text that no database can hold.
+        With `of_samples`, only those whose picture is a sample of the site: it may have been erased meanwhile. All or
+        none: RegistryError on a score that is not finite, or text that no database can hold.
         """
         rows: dict[Key, dict[str, Any]] = {}
         for said in predictions:
@@ -48,6 +49,9 @@ class PredictionStore:
         with self._database.write() as session:
             stored = _stored(session, rows)
             new = [row for key, row in rows.items() if key not in stored]
+            if of_samples:
+                known = _known_samples(session, new)
+                new = [row for row in new if (row["site"], row["digest"]) in known]
             if new:
                 session.execute(insert(PredictionRow), new)
         return len(new)
@@ -189,6 +193,15 @@ def _stored(session: Session, keys: Iterable[Key]) -> set[Key]:
     for digests in chunks(sorted({key[3] for key in wanted})):
         found.update(session.execute(query.where(PredictionRow.digest.in_(digests))).tuples())
     return found & wanted
+
+
+def _known_samples(session: Session, rows: Sequence[Mapping[str, Any]]) -> set[tuple[str, str]]:
+    """Site and digest of those samples that predictions are of."""
+    found: set[tuple[str, str]] = set()
+    query = select(SampleRow.site, SampleRow.digest)
+    for digests in chunks(sorted({row["digest"] for row in rows})):
+        found.update(session.execute(query.where(SampleRow.digest.in_(digests))).tuples())
+    return found
 
 
 def _prediction(row: PredictionRow) -> Prediction:

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from continual.learning.segmentation.box_network import BoxNetwork, mask_network
     from continual.learning.segmentation.box_predictor import BoxPredictor
     from continual.learning.segmentation.dense_cache import DenseCache
+    from continual.learning.segmentation.draws import check_mask_numbers
     from continual.learning.segmentation.judging import DenseScore, blind_dice
     from continual.learning.segmentation.mask_predictor import MaskAnswer, MaskPredictor
     from continual.learning.segmentation.segmenting_network import SegmentingNetwork
@@ -144,6 +145,7 @@ _HOMES = {
     "calibrate": "calibration",
     "check_image_size": "network",
     "check_kind": "volumes.wishes",
+    "check_mask_numbers": "segmentation.draws",
     "check_tile": "segmentation.tiles",
     "choose_device": "devices",
     "choose_tile": "segmentation.tiles",
@@ -252,6 +254,7 @@ __all__ = [
     "calibrate",
     "check_image_size",
     "check_kind",
+    "check_mask_numbers",
     "check_tile",
     "choose_device",
     "choose_tile",

@@ -7,6 +7,7 @@ are, feature maps in the place of tokens. Knows numpy files and the frozen netwo
 databases: pixels come from a function it is given.
 """
 
+import contextlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ BATCH = 32
 VOLUME_BATCH = 4
 Picture = UInt8[np.ndarray, "height width 3"] | Volume
 """A sample as it is stored: an image's pixels, or a volume."""
+READ_ERRORS = (FileNotFoundError, EOFError, ValueError)
+"""What numpy says of a file that is gone, empty or cut short."""
 PixelSource = Callable[[Sample], Picture]
 Progress = Callable[[int], None]
 
@@ -43,18 +46,20 @@ class ActivationKey:
     """What an activation depends on besides the image: the weights, the split and the side in pixels.
 
     `blocks` is how many blocks lie before the split, or `PIXELS`. Volumes have a `grid`, and 0 for a side in pixels.
+    `upright`, views are neither turned nor mirrored.
     """
 
     backbone_digest: str
     blocks: int
     image_size: int
     grid: VolumeGrid | None = None
+    upright: bool = False
 
     def folder(self) -> str:
         """Name of the folder that holds this key's files."""
         split = "pixels" if self.blocks == PIXELS else f"b{self.blocks}"
         size = f"s{self.image_size}" if self.grid is None else self.grid.folder()
-        return f"{self.backbone_digest[:16]}-{split}-{size}"
+        return f"{self.backbone_digest[:16]}-{split}-{size}{'-upright' if self.upright else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +150,8 @@ class ActivationCache:
         """
         wanted = [(digest, kind) for digest, count in views.items() for kind in kinds_of(count)]
         absent = [item for item in wanted if not self._kept(*item).exists()]
+        for item in absent:
+            self._read(*item)  # what cannot be read is computed again, while there is an image to do it from
         keep_files((self._cached(*item), self._kept(*item)) for item in absent)
         # What had to go for want of room in the meantime.
         for digest, kind in absent:
@@ -167,10 +174,15 @@ class ActivationCache:
             return self._computed_again(digest, kind)
         try:
             stored: np.ndarray = np.load(path or self._cached(digest, kind), allow_pickle=False)
-        except FileNotFoundError:  # it was there: another process has just made room
-            if digest not in self._asked:
+        except READ_ERRORS as error:  # another process has just made room, or a power cut has left half a file
+            if digest in self._asked:
+                return self._computed_again(digest, kind)
+            if path is None or isinstance(error, FileNotFoundError):
                 raise
-            return self._computed_again(digest, kind)
+            raise LearningError(
+                f"an activation file of {path.stat().st_size} bytes cannot be read: {path}; restore it from a backup, "
+                "or delete it, and what can be computed again is"
+            ) from error
         return stored
 
     def _computed_again(self, digest: str, kind: str) -> np.ndarray:
@@ -195,7 +207,9 @@ class ActivationCache:
     def _write(self, digest: str, kind: str, values: np.ndarray) -> None:
         data = as_file(values)
         if self._bound.admits(data.nbytes):
-            write_whole(self._cached(digest, kind), data)
+            # An erasure deletes what is being written of its images.
+            with contextlib.suppress(FileNotFoundError):
+                write_whole(self._cached(digest, kind), data)
 
     def _found(self, digest: str, kind: str) -> Path | None:
         """Where a file lies; None when it lies nowhere."""
@@ -220,10 +234,10 @@ def batches(samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:
 def _seen(picture: Picture, view: int, key: ActivationKey) -> Tensor:
     """What a network is shown of a picture's view."""
     if not isinstance(picture, Volume):
-        return standardise(view_of(picture, view), key.image_size)
+        return standardise(view_of(picture, view, upright=key.upright), key.image_size)
     if key.grid is None:
         raise LearningError("1 volume was given to an adapter of images; release an adapter of volumes for it")
-    return as_input(varied(key.grid.centred(key.grid.resampled(picture)), view))
+    return as_input(varied(key.grid.centred(key.grid.resampled(picture)), view, upright=key.upright))
 
 
 def _prefix(network: nn.Module, images: Tensor, blocks: int) -> Tensor:

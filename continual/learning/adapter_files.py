@@ -21,6 +21,7 @@ from continual.domain.adapters import BOX_PROMPT, Task
 from continual.domain.errors import AdapterMismatchError, LearningError
 from continual.learning.backbone_weights import BackboneWeights
 from continual.learning.backbones import build_backbone, build_network
+from continual.learning.devices import full_precision
 from continual.learning.model_card import model_card
 from continual.learning.network import WHOLE_BACKBONE, AdaptedNetwork, LoraShape, TunedNetwork
 from continual.learning.peft_methods import PEFT_METHODS, described
@@ -170,7 +171,8 @@ def golden_scores(network: TunedNetwork, image_size: int) -> Float[Tensor, "imag
         made = golden_images(network.grid.tile)[:1]
     else:
         made = golden_images(network.grid.tile if isinstance(network, SegmentingNetwork) else image_size)
-    scores: Tensor = network.from_images(made.to(device))
+    with full_precision():
+        scores: Tensor = network.from_images(made.to(device))
     return scores[..., ::GOLDEN_STRIDE, ::GOLDEN_STRIDE] if scores.ndim > 2 else scores
 
 

@@ -32,8 +32,8 @@ def file_of(digest: str, kind: str) -> Path:
 
 
 def cached_digests(folder: Path) -> frozenset[str]:
-    """Digests of all images with any activation under any key; none where there is no folder."""
-    return frozenset(path.name.partition(".")[0] for path in folder.glob("*/*/*.npy"))
+    """Digests of all images with any activation, or an unfinished one, under any key; none where there is no folder."""
+    return frozenset(path.name.partition(".")[0] for end in (".npy", UNFINISHED) for path in folder.glob(f"*/*/*{end}"))
 
 
 def activation_bytes(folder: Path, digests: Iterable[str]) -> dict[str, int]:
@@ -49,13 +49,15 @@ def activation_bytes(folder: Path, digests: Iterable[str]) -> dict[str, int]:
 def forget_activations(folder: Path, digests: Collection[str]) -> int:
     """Delete every key's files of these images; how many there were. Again, or without a folder, it deletes nothing.
 
-    What killed writers left unfinished goes too, as nobody can tell whose it is.
+    What killed writers left unfinished of any image goes too, and of these what is being written now.
     """
     deleted = 0
     for digest in digests:
         for path in _files(folder, digest):
             path.unlink(missing_ok=True)
             deleted += 1
+        for path in folder.glob(f"*/{digest[:2]}/{digest}.*{UNFINISHED}"):
+            path.unlink(missing_ok=True)
     oldest = time.time() - STALE_AFTER_S
     for path in folder.glob(f"*/*/*{UNFINISHED}"):
         with contextlib.suppress(FileNotFoundError):  # its writer has just finished

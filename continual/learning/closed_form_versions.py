@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -28,6 +29,7 @@ from continual.learning.backbone_weights import BackboneWeights
 from continual.learning.backbones import build_network
 from continual.learning.closed_form import CLOSED_FORMS, READOUTS, ClosedForm, Readout
 from continual.learning.closed_form_network import ClosedFormNetwork
+from continual.learning.devices import full_precision
 from continual.learning.model_card import score_table
 
 READOUT_WEIGHTS = "closed_form.safetensors"
@@ -47,7 +49,7 @@ def write_closed_form(
     """The version's folder, file name to bytes; `record` must hold what `closed_form_record` gives, under "network"."""
     arrays = network.readout.arrays()
     projection = arrays.pop(PROJECTION, None)
-    golden = network.image_features(golden_images(record["network"]["image_size"]))
+    golden = _golden_features(network, record["network"]["image_size"])
     files = {
         READOUT_WEIGHTS: _saved(arrays),
         SUMS: _saved(sums),
@@ -164,13 +166,18 @@ def _readout(shape: Mapping[str, Any], files: Mapping[str, bytes]) -> Readout:
         ) from error
 
 
+def _golden_features(network: ClosedFormNetwork, image_size: int) -> Float[np.ndarray, "image feature"]:
+    with full_precision():
+        return network.image_features(golden_images(image_size))
+
+
 def _prove_alive(network: ClosedFormNetwork, golden: Mapping[str, np.ndarray], image_size: int) -> None:
     """From pixels to features, and from the stored features to scores.
 
     In two steps, for a weak ridge may turn another machine's rounding of the features into any difference of scores.
     """
     features, expected = golden["features"], torch.from_numpy(golden["scores"])
-    found = network.image_features(golden_images(image_size))
+    found = _golden_features(network, image_size)
     if not _near(found, features, SAME_FEATURES):
         raise AdapterMismatchError(
             "golden outputs differ by more than rounding: the backbone gives other features than the version was made "

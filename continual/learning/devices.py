@@ -1,6 +1,7 @@
 """Where tensors live: CPU or GPU, how many threads, and mixed precision where it helps."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -39,6 +40,17 @@ def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
     return nullcontext()
 
 
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """32-bit convolutions as on a CPU: a GPU's round their factors to 10 bits (TF32) unless told."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 def reset_gpu_peak(device: torch.device) -> None:
     """Start counting a GPU's peak memory anew."""
     torch.cuda.reset_peak_memory_stats(device)
@@ -52,6 +64,14 @@ def gpu_peak_bytes(device: torch.device) -> int:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch raised this for want of memory, on a GPU or, by its words alone, on the CPU or inside a library."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
+
+
+def no_room(tokens: int, device: torch.device, tried: str) -> LearningError:
+    """What is raised where not even one image fits; `tried` says in what way it was the only one."""
+    return LearningError(
+        f"one image of {tokens} tokens does not fit into the memory of {device}, {tried}; free memory there, or "
+        "release with a smaller --image-size (masks: --tile, volumes: --volume-size) or fewer --lora-blocks"
+    )
 
 
 def release_memory(device: torch.device) -> None:

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
 from continual.domain.adapters import Task
-from continual.domain.errors import LearningError
-from continual.learning.devices import is_out_of_memory, mixed_precision, release_memory
+from continual.learning.devices import is_out_of_memory, mixed_precision, no_room, release_memory
 from continual.learning.mixing import Mixture, draw_mixture
 from continual.learning.network import PIXELS, TunedNetwork
 from continual.learning.segmentation.loss import DiceCrossEntropy
@@ -57,17 +56,25 @@ class TrainingOptions:
     """Strength of the terms that hold the network to what the champion said; 0 turns them off."""
     mixing: float = 0.4
     """Concentration of the shares that a mixing strategy draws, at least 0.05: the lower, the purer each image is."""
+    upright: bool = False
+    """Views are neither turned nor mirrored: left and right, up and down mean something."""
     seed: int = 20260301
     accumulate: int = 1
     """Micro-batches that make a step, 1 to `batch_size`: more take less memory, and the same batch is learnt."""
 
 
-def training_options(task: Task, steps: int, seed: int, *, volumes: bool = False) -> TrainingOptions:
-    """The options that a task is trained with, on images or on volumes, where nobody says otherwise."""
+def training_options(
+    task: Task, steps: int, seed: int, *, volumes: bool = False, upright: bool | None = None
+) -> TrainingOptions:
+    """The options that a task is trained with, on images or on volumes, where nobody says otherwise.
+
+    Volumes lie in the patient's axes, and organs come in a left and a right: their views are upright unless told.
+    """
+    kept = volumes if upright is None else upright
     if task is Task.SEGMENTATION:
         size = PATCH_BATCH if volumes else DENSE_BATCH
-        return TrainingOptions(steps=steps, seed=seed, batch_size=size, head_rate=DENSE_HEAD_RATE)
-    return TrainingOptions(steps=steps, seed=seed)
+        return TrainingOptions(steps=steps, seed=seed, batch_size=size, head_rate=DENSE_HEAD_RATE, upright=kept)
+    return TrainingOptions(steps=steps, seed=seed, upright=kept)
 
 
 class AdapterTemplate(SupervisedTemplate):  # type: ignore[misc]  # Avalanche ships no types
@@ -203,11 +210,7 @@ class AdapterTemplate(SupervisedTemplate):  # type: ignore[misc]  # Avalanche sh
         release_memory(self.device)
         tried = -(-size // self.accumulate)
         if tried == 1:
-            raise LearningError(
-                f"one image of {tokens} tokens does not fit into the memory of {self.device}, and a batch of {size} is "
-                "already learnt one by one; free memory there, or release with a smaller --image-size (masks: --tile, "
-                "volumes: --volume-size) or fewer --lora-blocks"
-            )
+            raise no_room(tokens, self.device, f"and a batch of {size} is already learnt one by one")
         self.accumulate = min(2 * self.accumulate, size)
         self.say(
             f"a batch of {tried} does not fit into the memory of {self.device}: halved to "

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from continual.learning.devices import mixed_precision
+from continual.learning.devices import is_out_of_memory, mixed_precision, no_room, release_memory
 from continual.learning.network import TunedNetwork
 from continual.learning.segmentation.tile_cache import Cache, TileCache
 from continual.learning.streams import AnyDraw, asked_by, question
@@ -47,6 +47,18 @@ class Teacher:
         return draws >= self.fresh
 
 
+def _said(network: TunedNetwork, batch: Sequence[Tensor]) -> Tensor | None:
+    """The network's scores; None where there is no memory for them."""
+    try:
+        with mixed_precision(batch[0].device):
+            scores: Tensor = network(*batch)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+    return scores
+
+
 @torch.no_grad()
 def ask_teacher(
     network: TunedNetwork, cache: Cache, fresh: Sequence[AnyDraw], replayed: Sequence[AnyDraw], classes: int
@@ -54,7 +66,8 @@ def ask_teacher(
     """Ask the network, as it stands, once for each distinct image and view; it looks at all patches, in eval mode.
 
     Only the scores of its first `classes` classes are kept: the champion never heard of the others. Dense scores are
-    kept in 16 bits.
+    kept in 16 bits. Questions that do not fit into the device's memory at once are asked in halves; LearningError where
+    one alone does not.
     """
     network.eval()
     device = next(network.parameters()).device
@@ -63,10 +76,16 @@ def ask_teacher(
     distinct, parts = list(dict(zip(asked, draws, strict=True)).values()), []
     row_of = {key: row for row, key in enumerate(dict.fromkeys(asked))}
     size = BOX_BATCH if isinstance(cache, TileCache) and cache.prompted else TEACHING_BATCH
-    for start in range(0, len(distinct), size):
-        batch = [question(cache, draw) for draw in distinct[start : start + size]]
-        with mixed_precision(device):
-            said = network(*(torch.stack(part).to(device) for part in zip(*batch, strict=True)))
+    while distinct:
+        batch = [question(cache, draw) for draw in distinct[:size]]
+        said = _said(network, [torch.stack(part).to(device) for part in zip(*batch, strict=True)])
+        if said is None:
+            release_memory(device)
+            if len(batch) == 1:
+                raise no_room(batch[0][0].shape[0], device, "even where the champion is asked about it alone")
+            size = len(batch) // 2
+            continue
+        del distinct[: len(batch)]
         said = said[:, : network.channels(classes)].float()
         parts.append(said if said.ndim == 2 else said.half())
     rows = torch.tensor([row_of[key] for key in asked], device=device)

@@ -28,11 +28,16 @@ def standardise(pixels: UInt8[np.ndarray, "height width 3"], image_size: int) ->
     return (image[0] - mean) / std
 
 
-def view_of(pixels: UInt8[np.ndarray, "height width 3"], view: int) -> UInt8[np.ndarray, "height width 3"]:
-    """View number `view`: one of the eight symmetries of the square with a mild gain and colour cast; 0 is identity."""
+def view_of(
+    pixels: UInt8[np.ndarray, "height width 3"], view: int, *, upright: bool = False
+) -> UInt8[np.ndarray, "height width 3"]:
+    """View number `view`: one of the eight symmetries of the square with a mild gain and colour cast; 0 is identity.
+
+    `upright`, gain and cast alone: where left and right or up and down mean something, a turned image is another one.
+    """
     if view == 0:
         return pixels
-    turned = turned_as(pixels, view)
+    turned = pixels if upright else turned_as(pixels, view)
     factor = GAINS[view % len(GAINS)] * np.asarray(CASTS[view % len(CASTS)], dtype=np.float32)
     varied: UInt8[np.ndarray, "height width 3"] = np.clip(turned * factor, 0, 255).astype(np.uint8)
     return varied

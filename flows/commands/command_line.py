@@ -21,6 +21,7 @@ from flows.commands.command_options import (
     MaskClasses,
     Spacing,
     Tile,
+    Upright,
     VolumeSize,
     WhichTask,
     Workspace,
@@ -126,6 +127,7 @@ def run(  # noqa: PLR0913 (one parameter per option)
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps per update.")] = 200,
     lora_rank: Annotated[int, typer.Option(min=1)] = 8,
     lora_blocks: LoraBlocks = None,
+    upright: Upright = None,
     peft_method: Annotated[
         str, typer.Option(help="What is tuned: lora, dora, rslora, oft, ia3 or orthogonal.")
     ] = "lora",
@@ -172,7 +174,7 @@ def run(  # noqa: PLR0913 (one parameter per option)
         options = AdapterOptions(
             looks.image_size,
             LoraShape(lora_rank, usual_alpha(peft_method, lora_rank), lora_blocks or looks.blocks, peft_method),
-            training_options(task, steps, seed, volumes=looks.volume is not None),
+            training_options(task, steps, seed, volumes=looks.volume is not None, upright=upright),
             ChangePlan(
                 strategies=tuple(split_names(allow)) or plan_for(strategy, task, volumes=looks.volume is not None),
                 replay_samples=replay_samples,

@@ -48,6 +48,14 @@ LoraBlocks = Annotated[
     int | None,
     typer.Option(min=1, help="Last blocks that carry LoRA; default 6, stages of a 3D ResNet 2, of a UNETR 8."),
 ]
+Upright = Annotated[
+    bool | None,
+    typer.Option(
+        "--upright/--turned",
+        help="Whether training keeps left and right, up and down, or turns and mirrors. Default: volumes upright.",
+        show_default=False,
+    ),
+]
 HERE = Path("continual-workspace")
 
 

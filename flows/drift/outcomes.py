@@ -37,7 +37,7 @@ def keep_predictions(context: AdapterContext, champion: AdapterVersion, seen: Wi
         Prediction(context.name, champion.number, seen.site, digest, scores, now)
         for digest, scores in zip(seen.samples, rows, strict=True)
     ]
-    return context.registry.predictions.add(said)
+    return context.registry.predictions.add(said, of_samples=True)
 
 
 def measured_performance(

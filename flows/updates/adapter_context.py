@@ -39,6 +39,7 @@ from continual.learning import (
     choose_device,
     choose_tile,
     first_tuned_block,
+    forget_activations,
     mask_network,
     peft_configuration,
     policy_named,
@@ -138,6 +139,11 @@ def check_release(wanted: Release, device: str) -> None:
     peft_configuration(network, options.lora)
     if weights.of_volumes:
         return
+    if not options.plan.keep_images and first_tuned_block(network, options.lora) == 0:
+        raise SettingsError(
+            f"images are to go once learnt, and LoRA in all {options.lora.blocks} blocks learns from what lies before "
+            "the first one, from which an image can be computed back; give fewer --lora-blocks or leave out --no-images"
+        )
     check_image_size(network, options.image_size)
     if options.task is Task.SEGMENTATION:
         check_tile(network, TileGrid(options.image_size, options.tile or choose_tile(network, options.image_size)))
@@ -191,7 +197,7 @@ class AdapterContext:
         )
         backbone = build_backbone(weights)
         split = first_tuned_block(backbone, options.lora)
-        key = ActivationKey(weights.digest, split, options.image_size, options.volume)
+        key = ActivationKey(weights.digest, split, options.image_size, options.volume, options.training.upright)
         if weights.of_volumes:
             if options.task is Task.SEGMENTATION:
                 return PatchCache(place, key, backbone, self.device, self._mask)
@@ -235,14 +241,27 @@ class AdapterContext:
     def fill(self, samples: Sequence[Sample], views: int, description: str) -> None:
         """Make sure the cache holds frozen features and `views` views of every sample (0: the features alone).
 
-        Raises ImageLetGoError when what is missing would need images that were let go, StreamError when samples are
-        volumes and the adapter looks at images, or the other way round.
+        Of what is erased meanwhile nothing is left behind. Raises ImageLetGoError when what is missing would need
+        images that were let go, StreamError when samples are volumes and the adapter looks at images, or the other way
+        round, or when one was erased before it was read.
         """
         self._check_kinds(samples)
         missing = self.cache.missing(samples, views)
         if missing:
             check_images(self.workplace, self.cache, missing, views)
         self.cache.fill(samples, views, self._pixels, track(description, len(missing)))
+        if missing:
+            self._forget_erased(missing)
+
+    def _forget_erased(self, samples: Sequence[Sample]) -> None:
+        """An erasure sweeps what lies there when it is done; what is written after it is swept here."""
+        digests = {sample.digest for sample in samples}
+        gone = digests - self.registry.samples.stored(digests)
+        for folder in (
+            self.workplace.settings.activations_folder(),
+            self.workplace.settings.kept_activations_folder(),
+        ):
+            forget_activations(folder, gone)
 
     def _check_kinds(self, samples: Sequence[Sample]) -> None:
         wrong = [sample for sample in samples if sample.is_volume is not self.weights.of_volumes]
@@ -257,9 +276,13 @@ class AdapterContext:
     def _pixels(self, sample: Sample) -> np.ndarray | Volume:
         try:
             data = self.registry.samples.read(sample)
-        except ArtifactError:
+        except ArtifactError as error:
             # Another update may have let the image go, and its tokens, since this one began.
             check_images(self.workplace, self.cache, [sample], 1)
+            if not self.registry.samples.stored([sample.digest]):
+                raise StreamError(
+                    f"1 image of {sample.site} was erased while it was in use; run again: it is left out then"
+                ) from error
             raise
         if sample.spacing_mm is not None:
             return Volume(decode_volume(data).values, sample.spacing_mm)

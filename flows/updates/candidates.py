@@ -36,12 +36,12 @@ from continual.learning import (
 )
 from flows.progress import say, track
 from flows.updates.adapter_context import AdapterContext
-from flows.updates.evaluation import Stay, evaluate, settle, stay_near
+from flows.updates.evaluation import Stay, check_masks, evaluate, evaluate_on, labelled_samples, settle, stay_near
 from flows.updates.experiences import new_labels, new_samples
 from flows.updates.learnt import learnt_record
 from flows.updates.letting_go import learnable
 from flows.updates.lineage import learnt_samples, newest_of_lora
-from flows.updates.memory import choose_memory, remembered_by
+from flows.updates.memory import check_memory, choose_memory, remembered_by
 from registry import run_gate
 
 Tested = Mapping[str, tuple[SiteOutcomes, SiteScore | DenseScore]]
@@ -109,13 +109,16 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
     options = replace(
         context.options.training, seed=context.options.training.seed + (champion.number if champion else 0)
     )
+    check_masks(context, order_learnt(champion, site))
+    # What is kept does not depend on what is learnt: a memory that holds nothing is told before hours of training.
+    memory = choose_memory(context, [*remembered, *experience])
+    check_memory(context, memory, experience)
     line = WeightLine(network)
     progress = track(f"{site}: {strategy}", options.steps)
     spent = learn(network, context.cache, request, options, progress, _checkpoints(context, site, strategy))
     stay = Stay()
     if start is not None and STRATEGIES[strategy].stays:
         stay = stay_near(context, line, network, order_learnt(champion, site))
-    memory = choose_memory(context, [*remembered, *experience])
     return Trained(
         site=site,
         strategy=strategy,
@@ -150,10 +153,12 @@ def register_candidate(context: AdapterContext, trained: Trained, choice: Choice
     started = time.perf_counter()
     # Before the test split is looked at, so that what is measured there is what will be served.
     settle(context, trained.network, trained.trained_on, f"{trained.site}: temperature")
-    tested = evaluate(context, trained.network, trained.trained_on, Split.TEST)
+    # Listed once: an intake or an erasure meanwhile must not part what both are asked.
+    samples = {site: labelled_samples(context, site, Split.TEST) for site in trained.trained_on}
+    tested = evaluate_on(context, trained.network, samples, Split.TEST)
     before = {}
     if trained.parent is not None:
-        before = evaluate(context, context.network_of(trained.parent), trained.trained_on, Split.TEST)
+        before = evaluate_on(context, context.network_of(trained.parent), samples, Split.TEST)
     past = trained.parent.trained_on if trained.parent else ()
     gate = run_gate(_outcomes(tested), _outcomes(before), past, context.options.plan)
     seconds = {"learn": trained.learn_seconds, "evaluate": time.perf_counter() - started}

@@ -95,7 +95,7 @@ def candidate_of(
     if not any(labelled_samples(context, name, Split.VALIDATION) for name in sites):
         only = _trained(context, champion, site, first)
         reason = f"No site has a labelled validation sample to choose by: {first} is the change plan's first."
-        return only, Choice(first, reason, AS_GOOD, plan.past_site_drop, ())
+        return only, Choice(first, reason, AS_GOOD[context.options.task], plan.past_site_drop, ())
     before = validate(context, context.network_of(champion), champion.trained_on) if champion else {}
     found: dict[str, Trained] = {}
     figures: list[CandidateFigures] = []
@@ -103,7 +103,7 @@ def candidate_of(
         found[name] = _trained(context, champion, site, name)
         figures.append(_figures(context, found[name], before))
         say(f"{site}: {name} has validation mean {figures[-1].mean:.3f} for {figures[-1].cpu_seconds:.1f} CPU seconds")
-    choice = choose(figures, AS_GOOD, plan.past_site_drop)
+    choice = choose(figures, AS_GOOD[context.options.task], plan.past_site_drop)
     say(f"{site}: {choice.reason}")
     return found[choice.chosen], choice
 

@@ -18,6 +18,7 @@ from continual.learning import (
     WeightLine,
     blind_dice,
     calibrate,
+    check_mask_numbers,
     site_outcomes,
 )
 from flows.progress import track
@@ -25,8 +26,14 @@ from flows.updates.adapter_context import AdapterContext
 
 SHARES = (0.6, 0.8, 1.0)
 """Shares of the way from champion to candidate that are tried."""
-AS_GOOD = 0.01
-"""A validation mean this much below the best counts as good as the best."""
+AS_GOOD = {Task.CLASSIFICATION: 0.01, Task.SEGMENTATION: 0.002}
+"""A validation mean this much below the best counts as good as the best: one more image, or none that could be seen.
+
+A balanced accuracy moves by whole images, of which a class may have ten; a mean Dice moves with every pixel.
+"""
+
+
+Evaluation = tuple[SiteOutcomes, SiteScore | DenseScore]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +59,27 @@ def chance_on(context: AdapterContext, site: str) -> float:
     return chance_level([str(sample.label) for sample in samples])
 
 
+def check_masks(context: AdapterContext, sites: Sequence[str]) -> None:
+    """Raise StreamError where a held-out mask holds a number that is no class: training would end in front of it."""
+    if isinstance(context.cache, DenseCache):
+        for site in sites:
+            held = [s for split in (Split.VALIDATION, Split.TEST) for s in labelled_samples(context, site, split)]
+            check_mask_numbers(context.cache, held, context.options.classes)
+
+
 def evaluate(
     context: AdapterContext, network: VersionNetwork, sites: Sequence[str], split: Split
-) -> dict[str, tuple[SiteOutcomes, SiteScore | DenseScore]]:
+) -> dict[str, Evaluation]:
     """A network's outcomes and scores on one split of every named site; sites without labels there are left out."""
+    return evaluate_on(context, network, {site: labelled_samples(context, site, split) for site in sites}, split)
+
+
+def evaluate_on(
+    context: AdapterContext, network: VersionNetwork, samples: Mapping[str, Sequence[Sample]], split: Split
+) -> dict[str, Evaluation]:
+    """The same on samples that were listed before: what an intake brings meanwhile is not among them."""
     found = {}
-    for site in sites:
-        held = labelled_samples(context, site, split)
+    for site, held in samples.items():
         if held:
             context.fill(held, 1, f"{site}: activations")
             found[site] = site_outcomes(network, context.cache, site, held, track(f"{site}: {split} split", len(held)))
@@ -96,6 +117,6 @@ def stay_near(context: AdapterContext, line: WeightLine, network: TunedNetwork, 
             line.go(1.0)
             return Stay()
         means[share] = float(np.mean(list(scores.values())))
-    chosen = min(share for share, mean in means.items() if mean >= max(means.values()) - AS_GOOD)
+    chosen = min(share for share, mean in means.items() if mean >= max(means.values()) - AS_GOOD[context.options.task])
     line.go(chosen)
     return Stay(chosen, {f"{share:g}": mean for share, mean in means.items()})

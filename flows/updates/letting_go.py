@@ -133,12 +133,12 @@ def _forget(context: AdapterContext, samples: Sequence[Sample], places: Sequence
 def _folders(context: AdapterContext, champion: AdapterVersion) -> list[Path]:
     """Where an adapter's kept activations lie; on another backbone than ours, wherever its backbone has any."""
     kept, record = _kept(context), champion.record["options"]
-    side = record["image_size"]
+    side, upright = record["image_size"], record["training"].get("upright", False)
     if champion.backbone_digest == context.weights.digest:
         depth = context.cache.key.blocks + context.options.lora.blocks
-        key = ActivationKey(champion.backbone_digest, depth - record["lora"]["blocks"], side)
+        key = ActivationKey(champion.backbone_digest, depth - record["lora"]["blocks"], side, upright=upright)
         return [kept / key.folder()]
-    return sorted(kept.glob(f"{champion.backbone_digest[:16]}-b*-s{side}"))
+    return sorted(kept.glob(f"{champion.backbone_digest[:16]}-b*-s{side}{'-upright' if upright else ''}"))
 
 
 def _kept(context: AdapterContext) -> Path:

@@ -9,10 +9,10 @@ from rich.table import Table
 
 from continual.domain.adapters import CHAMPION, AdapterVersion, Task
 from continual.domain.change_plan import ChangePlan
-from continual.domain.errors import NotFoundError
+from continual.domain.errors import NotFoundError, StreamError
 from continual.domain.metrics import task_of
 from continual.domain.samples import Sample, Split
-from continual.learning import Candidates, Capacity, DenseCache, policy_named, select_memory
+from continual.learning import STRATEGIES, Candidates, Capacity, DenseCache, policy_named, select_memory
 from flows.updates.stored_bytes import held_of, site_rows
 from flows.workplace import Workplace
 from registry import Registry
@@ -40,6 +40,20 @@ def choose_memory(context: "AdapterContext", samples: Sequence[Sample]) -> tuple
     # The reversed order lets the earlier overwrite the later; a label or a mask is what makes a sample a candidate.
     chosen = {sample.digest: sample for sample in reversed(samples) if sample.labelled_for(context.options.task)}
     return tuple(chosen[digest] for digest in kept)
+
+
+def check_memory(context: "AdapterContext", memory: Sequence[Sample], samples: Sequence[Sample]) -> None:
+    """Raise StreamError where importance will be measured on a memory whose bytes hold none of the samples."""
+    plan = context.options.plan
+    holding = [name for name in plan.strategies if name in STRATEGIES and STRATEGIES[name].regularises]
+    if memory or not holding or not samples:
+        return
+    smallest = min(bytes_kept(context, samples).values())
+    raise StreamError(
+        f"a replay memory of {plan.replay_bytes} bytes holds 0 of {len(samples)} samples, the smallest of which takes "
+        f"{smallest}, and {holding[0]} measures the importance of weights on it; release with a larger --replay-bytes, "
+        "or with --allow for strategies that measure none"
+    )
 
 
 def _as_one_class(samples: Sequence[Sample]) -> list[Sample]:

@@ -48,6 +48,7 @@ from continual.learning import (
     write_adapter,
 )
 from continual.learning.strategies import StrategyContext
+from continual.learning.views import GAINS
 
 NAMES = list(STRATEGIES)
 OF_MASKS = ("naive", "replay_ewc", "replay_lwf", "der++", "joint")
@@ -337,3 +338,19 @@ def test_statistics_of_batch_norm_stay_as_the_base_model_has_them(benches, scene
     assert statistics
     inside = {name.replace(".base_layer", ""): value for name, value in network.inner.named_buffers()}
     assert all(torch.equal(inside[name], value) for name, value in statistics.items())
+
+
+def test_upright_patches_keep_left_and_right_of_volume_and_mask(scenes, benches, tmp_path):
+    volumes, masks, samples = scenes
+    turned, (sample, *_) = benches["masks"].cache, samples["north", Split.TRAIN]
+    key = replace(turned.key, upright=True)
+    place = CachePlace(tmp_path)
+    upright = PatchCache(place, key, build_backbone(benches["masks"].weights), CPU, lambda one: masks[str(one.mask)])
+    upright.fill([sample], 4, lambda one: volumes[one.digest], lambda _n: None)
+    for variant in range(4):
+        view, plain = upright.view(sample.digest, 0, variant), upright.view(sample.digest, 0, 0)
+        assert np.array_equal(upright.mask(sample, view), turned.mask(sample, plain))
+        (shown,), (as_it_is,) = upright.inputs(sample.digest, view), turned.inputs(sample.digest, plain)
+        assert torch.allclose(shown, as_it_is * GAINS[variant])
+    mirror = turned.view(sample.digest, 0, 1)
+    assert np.array_equal(turned.mask(sample, mirror), turned.mask(sample, 0)[::-1])

@@ -173,3 +173,25 @@ def test_a_benchmark_of_masks_refuses_closed_forms(stream, libraries):
 
     with pytest.raises(StreamError, match="nearest_mean classify whole images and give no masks"):
         BenchmarkPlan(("a", "b"), ("naive", "nearest_mean"), "backbone", None, _options(stream))
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_held_out_mask_with_a_number_that_is_no_class_ends_the_release_before_it_learns(
+    tmp_path, stream, libraries, monkeypatch, split
+):
+    from flows.ingest import take_in
+    from flows.requests import Incoming, Release
+    from flows.update import release
+    from flows.updates import candidates
+
+    desk = stream.Desk(tmp_path)
+    rows = list(_write_cells(desk.folder, "first", (0, 0, 0), np.random.default_rng(3)))
+    mask = np.asarray(Image.open(desk.folder / rows[0]["mask"])).astype(np.uint8)
+    mask[30:34, 30:34] = 2
+    Image.fromarray(mask).save(desk.folder / rows[0]["mask"])
+    table = [{**row, "split": split if row is rows[0] else ""} for row in rows]
+    take_in(desk.workspace, Incoming(str(stream.write_table(desk.folder / "manifest.csv", table))), "first", ADAPTER)
+    backbone = stream.write_backbone(desk.folder / "backbone.safetensors")
+    monkeypatch.setattr(candidates, "learn", lambda *_: pytest.fail("it was learnt"))
+    with pytest.raises(StreamError, match="masks hold class number 2, the adapter has 1 besides the background: cell"):
+        release(desk.workspace, "first", Release(ADAPTER, str(backbone), None, _options(stream).as_record()))

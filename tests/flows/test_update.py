@@ -7,7 +7,7 @@ import pytest
 
 from continual.domain.adapters import AdapterState
 from continual.domain.drift import Action, Verdict
-from continual.domain.errors import ConflictError, LearningError, StreamError
+from continual.domain.errors import ConflictError, LearningError, SettingsError, StreamError
 
 SHIFTED = tuple(f"t{number}" for number in range(40))
 
@@ -148,11 +148,40 @@ def test_a_budget_that_is_spent_holds_every_site_back(desk):
     assert paced(desk, "first").startswith("not learnt: budget of 1 updates in 30 days is spent until 20")
 
 
+def test_an_intake_between_the_gates_two_evaluations_does_not_part_what_both_are_asked(released, monkeypatch):
+    from flows.updates import candidates
+
+    released.take_in(released.cells("second", SHIFTED, seed=2), "second", "cells")
+    real, brought = candidates.evaluate_on, []
+
+    def then_an_intake(context, network, samples, split):
+        tested = real(context, network, samples, split)
+        if not brought:
+            rows = released.cells("first", tuple(f"n{number}" for number in range(40)), seed=5)
+            brought.append(released.take_in(rows, "first", "cells").new)
+        return tested
+
+    monkeypatch.setattr(candidates, "evaluate_on", then_an_intake)
+    assert released.learn("second") == "version 2 accepted"
+    assert brought == [80]
+
+
+def test_a_memory_that_holds_no_image_is_said_before_anything_is_learnt(desk, monkeypatch):
+    from flows.updates import candidates
+
+    monkeypatch.setattr(candidates, "learn", lambda *_: pytest.fail("it was learnt"))
+    desk.take_in(desk.cells("first"), "first")
+    with pytest.raises(StreamError, match=r"memory of 1000 bytes holds 0 of \d+ samples, the smallest of which takes"):
+        desk.release(replay_bytes=1000)
+
+
 def asked_for(stream, desk, **changed):
     """A release as `continual run` asks for it."""
     from flows.requests import Release
 
-    options = stream.small_options().as_record() | changed
+    options = stream.small_options().as_record()
+    changed["plan"] = options["plan"] | changed.get("plan", {})
+    options |= changed
     return Release("cells", str(stream.write_backbone(desk.folder / "backbone.safetensors")), None, options)
 
 
@@ -168,10 +197,14 @@ def check(desk, wish):
     [
         ({"image_size": 60}, "images of 60 pixels do not divide into patches of 16; choose 64"),
         ({"lora": {"rank": 4, "alpha": 8, "blocks": 9}}, "last 9 blocks of a backbone with 4; choose 1 to 4"),
+        (
+            {"lora": {"rank": 4, "alpha": 8, "blocks": 4}, "plan": {"keep_images": False}},
+            "LoRA in all 4 blocks .* an image can be computed back; give fewer --lora-blocks or leave out --no-images",
+        ),
     ],
 )
 def test_a_wish_that_the_release_would_refuse_is_refused_before_the_intake(desk, stream, changed, remedy):
-    with pytest.raises(LearningError, match=remedy):
+    with pytest.raises((LearningError, SettingsError), match=remedy):
         check(desk, asked_for(stream, desk, **changed))
     with desk.registry() as registry:
         assert registry.samples.sites() == ()

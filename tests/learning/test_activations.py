@@ -2,16 +2,20 @@
 
 import itertools
 import resource
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from continual.domain.errors import LearningError
 from continual.domain.samples import Split
-from continual.learning import ActivationCache, ActivationKey, build_network
+from continual.learning import ActivationCache, ActivationKey, CachePlace, build_network
 from continual.learning.backbones import frozen_features
 from continual.learning.network import embed_prefix
 from continual.learning.views import CASTS, GAINS, standardise, view_of
+
+CPU = torch.device("cpu")
 
 
 def _some(toy, count=5):
@@ -90,19 +94,37 @@ def test_an_image_that_cannot_be_read_leaves_nothing_half_done(toy, tmp_path):
     assert _files(tmp_path) == []
 
 
+@pytest.mark.parametrize("left", [0, 20, 100])
+def test_a_file_that_a_power_cut_left_half_written_is_computed_again(toy, tmp_path, left):
+    place, (first, *_) = CachePlace(tmp_path / "cache", tmp_path / "kept"), _some(toy)
+    cache, later = (ActivationCache(place, toy.cache.key, build_network(toy.weights), CPU) for _ in range(2))
+    cache.fill([first], 2, toy.pixels, _quiet)
+    whole = {kind: next(tmp_path.rglob(f"{first.digest}.{kind}.npy")) for kind in ("features", "v0", "v1")}
+    before = {kind: path.read_bytes() for kind, path in whole.items()}
+    for path in whole.values():
+        path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(LearningError, match=rf"activation file of {left} bytes cannot be read: .*v1.npy; restore it"):
+        later.tokens(first.digest, 1)
+    assert np.array_equal(cache.tokens(first.digest, 1), toy.cache.tokens(first.digest, 1))
+    cache.keep({first.digest: 2})
+    kept = {kind: next((tmp_path / "kept").rglob(f"{first.digest}.{kind}.npy")) for kind in whole}
+    assert {kind: path.read_bytes() for kind, path in kept.items()} == before
+
+
 def test_another_backbone_split_or_side_has_a_folder_of_its_own(toy, tmp_path):
     key = toy.cache.key
     others = [
         ActivationKey("0" * 64, key.blocks, key.image_size),
         ActivationKey(key.backbone_digest, key.blocks + 1, key.image_size),
         ActivationKey(key.backbone_digest, key.blocks, 96),
+        ActivationKey(key.backbone_digest, key.blocks, key.image_size, upright=True),
     ]
-    assert len({key.folder(), *(other.folder() for other in others)}) == 4
+    assert len({key.folder(), *(other.folder() for other in others)}) == 5
     for entry in (key, *others):
         cache = ActivationCache(tmp_path, entry, build_network(toy.weights), torch.device("cpu"))
         cache.fill(_some(toy, 1), 1, toy.pixels, _quiet)
         assert len(cache.tokens(_some(toy)[0].digest, 0)) == (37 if entry.image_size == 96 else 17)
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 5
 
 
 def test_view_zero_is_the_image_itself(toy):
@@ -126,6 +148,20 @@ def test_a_view_is_a_symmetry_of_the_square_with_a_mild_gain_and_cast(number):
     view = view_of(pixels, number).astype(float)
     assert sum(np.abs(view - candidate).max() <= 1 for candidate in turned) == 1
     assert np.all(np.abs(factor - 1) < 0.25)
+
+
+@pytest.mark.parametrize("number", range(1, 8))
+def test_upright_views_change_light_alone_and_so_do_their_activations(toy, tmp_path, number):
+    sample, key = _some(toy)[0], replace(toy.cache.key, upright=True)
+    pixels = toy.pixels(sample)
+    factor = GAINS[number % len(GAINS)] * np.asarray(CASTS[number % len(CASTS)], dtype=np.float32)
+    upright = view_of(pixels, number, upright=True)
+    assert np.array_equal(upright, np.clip(pixels * factor, 0, 255).astype(np.uint8))
+    cache = ActivationCache(tmp_path, key, build_network(toy.weights), CPU)
+    cache.fill([sample], number + 1, toy.pixels, _quiet)
+    seen = standardise(upright, key.image_size)[None]
+    expected = embed_prefix(build_network(toy.weights), seen, key.blocks).half().numpy()[0]
+    assert np.allclose(cache.tokens(sample.digest, number), expected, atol=2e-3)
 
 
 def test_standardised_pixels_are_resized_and_centred_on_the_training_statistics():

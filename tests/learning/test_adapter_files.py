@@ -9,6 +9,7 @@ from safetensors.torch import load, save
 
 from continual.domain.errors import AdapterMismatchError
 from continual.learning import build_network, read_adapter, read_importance, weights_from_bytes, write_adapter
+from continual.learning.adapter_files import golden_scores
 from continual.learning.backbone_weights import BackboneWeights
 
 CPU = torch.device("cpu")
@@ -166,3 +167,12 @@ def test_the_record_counts_what_was_trained(champion):
     record = json.loads(champion.files["record.json"])["network"]
     assert record["trainable_parameters"] == sum(value.numel() for value in network.trainable().values())
     assert record["trainable_share"] == network.trainable_share()
+
+
+def test_golden_outputs_are_computed_with_32_bit_convolutions_wherever_they_are(champion, toy):
+    seen, network = [], champion.network()
+    network.head.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    usual = torch.backends.cudnn.allow_tf32
+    golden_scores(network, 64)
+    assert seen == [False]
+    assert torch.backends.cudnn.allow_tf32 is usual is True

@@ -40,6 +40,17 @@ def test_what_a_killed_writer_left_goes_and_what_one_is_writing_stays(tmp_path):
     assert _names(tmp_path) == ["new.part"]
 
 
+def test_half_a_file_of_a_forgotten_image_goes_however_new_and_counts_as_cached_until_then(tmp_path):
+    digest = "ab" * 32
+    folder = tmp_path / "key" / "ab"
+    folder.mkdir(parents=True)
+    (folder / f"{digest}.v0.k1ll3d.part").write_bytes(b"half")
+    (folder / f"{'ab' * 31}cd.v0.k1ll3d.part").write_bytes(b"another's")
+    assert cached_digests(tmp_path) == {digest, "ab" * 31 + "cd"}
+    assert forget_activations(tmp_path, [digest]) == 0
+    assert _names(tmp_path) == [f"{'ab' * 31}cd.v0.k1ll3d.part"]
+
+
 def test_a_folder_that_does_not_exist_holds_nothing(tmp_path):
     assert cached_digests(tmp_path / "nowhere") == frozenset()
     assert forget_activations(tmp_path / "nowhere", ["ab" * 32]) == 0

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import kl_div, log_softmax, softmax
 
-from continual.domain.errors import StreamError
+from continual.domain.errors import LearningError, StreamError
 from continual.domain.samples import IGNORED, Split
 from continual.learning import STRATEGIES, UpdateRequest
 from continual.learning.strategies.distillation import Distillation, ScoreMatching, belief, divergence
@@ -35,6 +35,39 @@ def test_the_teacher_is_asked_once_per_image_and_view_and_says_what_the_champion
         assert torch.allclose(teacher.said(torch.tensor([number])), expected, atol=1e-5)
         assert bool(teacher.replayed(torch.tensor([number]))) == (number >= 40)
     assert not teacher.scores.requires_grad
+
+
+def test_questions_that_do_not_fit_are_asked_in_halves_with_the_same_answers(toy, champion):
+    network = champion.network()
+    fresh = balanced_draws(toy.samples["south", Split.TRAIN], network.classes, 60, views=2, seed=1)
+    whole = ask_teacher(network, toy.cache, fresh, (), classes=2)
+    asked = []
+
+    def refuse(_module, inputs):
+        asked.append(len(inputs[0]))
+        if len(inputs[0]) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    network.register_forward_pre_hook(refuse)
+    halved = ask_teacher(network, toy.cache, fresh, (), classes=2)
+    assert asked[:4] == [32, 16, 8, 4]
+    assert max(asked[4:]) == 4
+    assert torch.equal(halved.rows, whole.rows)
+    assert torch.allclose(halved.scores, whole.scores, atol=1e-5)
+
+
+def test_a_champion_that_cannot_be_asked_about_one_image_is_an_error_with_the_remedy(toy, champion):
+    network = champion.network()
+    fresh = balanced_draws(toy.samples["south", Split.TRAIN], network.classes, 4, views=1, seed=1)
+
+    def refuse(_module, _inputs):
+        raise RuntimeError("CUDA error: out of memory")
+
+    network.register_forward_pre_hook(refuse)
+    with pytest.raises(
+        LearningError, match="one image of 17 tokens does not fit.*champion is asked about it alone.*image-size"
+    ):
+        ask_teacher(network, toy.cache, fresh, (), classes=2)
 
 
 def test_the_divergence_is_torchs_own_at_temperature_two_and_nothing_from_itself():

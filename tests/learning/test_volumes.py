@@ -21,10 +21,11 @@ from continual.learning import (
     check_kind,
     chosen_grid,
     convert_checkpoint,
+    training_options,
     usual_blocks,
     weights_from_bytes,
 )
-from continual.learning.views import at_shape
+from continual.learning.views import GAINS, at_shape
 from continual.learning.volumes.architectures import (
     embed_volumes,
     empty_volume_network,
@@ -122,6 +123,26 @@ def test_views_mirror_volume_and_mask_alike_and_view_0_is_the_volume():
 def test_an_impossible_grid_is_refused_with_the_remedy(spacing, size, told):
     with pytest.raises(LearningError, match=told):
         VolumeGrid(spacing, size)
+
+
+def test_volumes_are_upright_unless_told_and_images_are_turned():
+    assert training_options(Task.SEGMENTATION, 5, 1, volumes=True).upright
+    assert training_options(Task.CLASSIFICATION, 5, 1, volumes=True).upright
+    assert not training_options(Task.CLASSIFICATION, 5, 1, volumes=True, upright=False).upright
+    assert not training_options(Task.CLASSIFICATION, 5, 1).upright
+    assert training_options(Task.SEGMENTATION, 5, 1, upright=True).upright
+
+
+def test_an_upright_view_of_a_volume_keeps_the_patients_right():
+    values = np.random.default_rng(1).normal(size=(4, 5, 6)).astype(np.float32)
+    for view in range(8):
+        assert np.allclose(varied(values, view, upright=True), values * np.float32(GAINS[view]))
+
+
+def test_a_body_in_a_millimetre_and_more_patches_than_a_byte_pair_counts_are_no_obstacle():
+    grid = VolumeGrid((1.0, 1.0, 1.0), (64, 64, 16))
+    assert grid.shape_of((512, 512, 1024), (0.5, 0.5, 1.1)) == (256, 256, 1126)
+    assert len(grid.corners((400, 400, 300))) == 5328
 
 
 def test_a_volume_too_large_for_the_grid_is_refused():

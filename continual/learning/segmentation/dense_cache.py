@@ -4,6 +4,7 @@ What was deleted for want of room is computed again when it is read. Knows numpy
 pictures and masks come from functions it is given.
 """
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch import Tensor
 from continual.domain.errors import StreamError
 from continual.domain.samples import IGNORED, Sample
 from continual.learning.activations import (
+    READ_ERRORS,
     ActivationKey,
     CachePlace,
     Picture,
@@ -144,7 +146,7 @@ class DenseCache(ABC):
             raise StreamError("1 sample of the experience has no mask; send its mask, or leave it out")
         try:
             stored: UInt8[np.ndarray, "*position"] = np.load(self._mask_path(sample), mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError:
+        except READ_ERRORS:
             return self._make_mask(sample)
         return stored
 
@@ -159,7 +161,7 @@ class DenseCache(ABC):
     def _read(self, digest: str, kind: str) -> np.ndarray:
         try:
             stored: np.ndarray = np.load(self._path(digest, kind), mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError:
+        except READ_ERRORS:
             if digest not in self._asked:
                 raise
             sample, pixels_of = self._asked[digest]
@@ -176,7 +178,9 @@ class DenseCache(ABC):
     def _write(self, path: Path, values: np.ndarray) -> None:
         data = as_file(values)
         if self._bound.admits(data.nbytes):
-            write_whole(path, data)
+            # An erasure deletes what is being written of its images.
+            with contextlib.suppress(FileNotFoundError):
+                write_whole(path, data)
 
     def _path(self, digest: str, kind: str) -> Path:
         return self._folder / file_of(digest, kind)

@@ -154,6 +154,13 @@ def box_examples(
         yield box_inputs(cache, draw.sample, draw.view, draw.number, tight=True), _target(cache, draw)
 
 
+def check_mask_numbers(cache: DenseCache, samples: Sequence[Sample], classes: Sequence[str]) -> None:
+    """Raise StreamError where a sample's mask, to be learnt or judged by, holds a number above that of classes."""
+    for sample in samples:
+        if sample.mask is not None:
+            _check_numbers(cache.contents(sample), classes)
+
+
 def _target(cache: DenseCache, draw: TileDraw) -> Int[Tensor, "*position"]:
     if draw.number and isinstance(cache, TileCache):
         return box_target(cache, draw.sample, draw.view, draw.number)

@@ -69,12 +69,13 @@ class TileCache(DenseCache):
     def pixels(self, digest: str, view: int) -> UInt8[np.ndarray, "side side 3"]:
         """The pixels of one view of one tile."""
         stored = self._read(digest, PICTURE)
-        return view_of(np.array(self.grid.cut(stored, self.grid.tile_of(view))), self.grid.variant_of(view))
+        tile = np.array(self.grid.cut(stored, self.grid.tile_of(view)))
+        return view_of(tile, self.grid.variant_of(view), upright=self.key.upright)
 
     def mask(self, sample: Sample, view: int) -> UInt8[np.ndarray, "side side"]:
         """The mask of one view of one tile, at the cache's own resolution."""
         tile = self.grid.cut(self._stored_mask(sample), self.grid.tile_of(view))
-        return np.array(turned_as(tile, self.grid.variant_of(view)))
+        return np.array(turned_as(tile, 0 if self.key.upright else self.grid.variant_of(view)))
 
     def inputs(self, digest: str, view: int) -> tuple[Float[Tensor, "token width"], Float[Tensor, "3 side side"]]:
         """What a network is given of one view of one tile."""
@@ -117,8 +118,9 @@ class TileCache(DenseCache):
                 # The one tile is the image that the features are of: seconds on a large backbone.
                 made[kind] = shrunk.half().cpu().numpy()
             else:
-                turned = [self.framing.standardised(view_of(tile, int(kind[1:])), side) for tile in tiles]
-                made[kind] = self._embedded(torch.stack(turned)).half().cpu().numpy()
+                views = [view_of(tile, int(kind[1:]), upright=self.key.upright) for tile in tiles]
+                shown = torch.stack([self.framing.standardised(view, side) for view in views])
+                made[kind] = self._embedded(shown).half().cpu().numpy()
         return made
 
     def _embedded(self, images: Float[Tensor, "tile 3 side side"]) -> Tensor:

@@ -4,6 +4,7 @@ A resampled volume spans the same millimetres as the volume it came from, so tha
 own shape is the way back. Knows arrays; knows nothing of networks or files.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -19,10 +20,10 @@ from continual.learning.views import GAINS, at_shape
 
 MOST_SIDE_VOXELS = 512
 """Longest side of a patch, or of what is classified."""
-MOST_RESAMPLED_VOXELS = 1024
-"""Most voxels along an axis of a volume at the adapter's spacing."""
+MOST_RESAMPLED_VOXELS = 2**28
+"""Most voxels of a volume at the adapter's spacing: a gibibyte, twice what the intake lets in."""
 MOST_SPACING_MM = 100.0
-MOST_PATCHES = 4096
+MOST_PATCHES = 2**16
 """Patches of one volume are numbered below this; a view's number is its patch's plus this many per variant."""
 WINDOW_PERCENT = (0.5, 99.5)
 """Intensities are clipped to these percentiles before they are normalised: a few bright voxels decide nothing."""
@@ -84,10 +85,10 @@ class VolumeGrid:
             max(1, round(count * step / wanted))
             for count, step, wanted in zip(shape, spacing_mm, self.spacing_mm, strict=True)
         )
-        if max(found) > MOST_RESAMPLED_VOXELS:
+        if math.prod(found) > MOST_RESAMPLED_VOXELS:
             raise LearningError(
                 f"a volume of {'x'.join(map(str, shape))} voxels becomes {'x'.join(map(str, found))} at this spacing, "
-                f"most {MOST_RESAMPLED_VOXELS} along an axis; release with a wider --spacing"
+                f"{math.prod(found)} in all and at most {MOST_RESAMPLED_VOXELS}; release with a wider --spacing"
             )
         return found
 
@@ -171,9 +172,13 @@ def mirrored(values: np.ndarray, view: int) -> np.ndarray:
     return np.flip(values, tuple(axes)) if axes else values
 
 
-def varied(values: Float[np.ndarray, "x y z"], view: int) -> Float[np.ndarray, "x y z"]:
-    """View number `view` of a normalised volume: mirrored, its contrast a little changed; 0 is identity."""
-    changed: Float[np.ndarray, "x y z"] = mirrored(values, view) * np.float32(GAINS[view % len(GAINS)])
+def varied(values: Float[np.ndarray, "x y z"], view: int, *, upright: bool = False) -> Float[np.ndarray, "x y z"]:
+    """View number `view` of a normalised volume: mirrored, its contrast a little changed; 0 is identity.
+
+    `upright`, its contrast alone: a patient's right is not to become the left.
+    """
+    turned = values if upright else mirrored(values, view)
+    changed: Float[np.ndarray, "x y z"] = turned * np.float32(GAINS[view % len(GAINS)])
     return changed
 
 

@@ -61,7 +61,7 @@ class PatchCache(DenseCache):
         # Only where a patch reaches beyond it is the whole volume read.
         beyond = 0.0 if self.grid.inside(corner, volume.shape) else float(volume.min())
         patch = self.grid.cut(volume, corner, beyond).astype(np.float32)
-        return (as_input(varied(patch, view // MOST_PATCHES)),)
+        return (as_input(varied(patch, view // MOST_PATCHES, upright=self.key.upright)),)
 
     def whole(self, digest: str) -> Float[Tensor, "1 a b c"]:
         """The volume at the adapter's spacing."""
@@ -70,9 +70,8 @@ class PatchCache(DenseCache):
     def mask(self, sample: Sample, view: int) -> UInt8[np.ndarray, "x y z"]:
         """The mask of one view of one patch, at the adapter's spacing."""
         mask = self._stored_mask(sample)
-        return np.ascontiguousarray(
-            mirrored(self.grid.cut(mask, self._corner(mask, view), IGNORED), view // MOST_PATCHES)
-        )
+        patch = self.grid.cut(mask, self._corner(mask, view), IGNORED)
+        return np.ascontiguousarray(mirrored(patch, 0 if self.key.upright else view // MOST_PATCHES))
 
     def _corner(self, values: np.ndarray, view: int) -> tuple[int, ...]:
         return self.grid.corners(values.shape)[view % MOST_PATCHES]
