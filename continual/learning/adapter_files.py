@@ -100,11 +100,16 @@ def network_record(network: TunedNetwork, weights: BackboneWeights, image_size: 
         "temperature": network.temperature,
         "trainable_parameters": sum(weight.numel() for weight in network.trainable().values()),
         "trainable_share": network.trainable_share(),
+        **(_asking(network) if isinstance(network, AdaptedNetwork) else {}),
         **({"foreground_bias": network.foreground_bias} if dense else {}),
         **({"tile": network.grid.tile} if isinstance(network, SegmentingNetwork | BoxNetwork) else {}),
         **({"volume": asdict(network.grid)} if isinstance(network, VolumeNetwork) else {}),
         **({"prompt": BOX_PROMPT, "judged_with": JUDGED_WITH} if isinstance(network, BoxNetwork) else {}),
     }
+
+
+def _asking(network: AdaptedNetwork) -> dict[str, Any]:
+    return {"test_time_views": network.test_time_views, "upright": network.upright}
 
 
 def read_adapter(weights: BackboneWeights, files: Mapping[str, bytes], device: torch.device) -> TunedNetwork:
@@ -121,6 +126,8 @@ def read_adapter(weights: BackboneWeights, files: Mapping[str, bytes], device: t
     check_backbone(weights, shape)
     network = _untrained(weights, shape)
     network.temperature = stored_temperature(shape)
+    if isinstance(network, AdaptedNetwork):
+        network.test_time_views, network.upright = shape.get("test_time_views", 1), shape.get("upright", False)
     _load_weights(network, files)
     network.to(device).eval()
     check_golden(golden_scores(network, shape["image_size"]), load(files[GOLDEN_OUTPUTS])["scores"])

@@ -12,7 +12,7 @@ from continual.domain.metrics import balanced_accuracy, calibration_floor, expec
 from continual.domain.samples import Sample
 from continual.learning.closed_form_network import ClosedFormNetwork
 from continual.learning.devices import mixed_precision
-from continual.learning.network import TunedNetwork
+from continual.learning.network import AdaptedNetwork, TunedNetwork
 from continual.learning.segmentation.dense_cache import DenseCache
 from continual.learning.segmentation.dense_network import DenseNetwork
 from continual.learning.segmentation.judging import DenseScore, dense_outcomes, mean_probabilities
@@ -47,7 +47,10 @@ def class_scores(
     digests: Sequence[str],
     progress: Callable[[int], None],
 ) -> Float[np.ndarray, "image klass"]:
-    """Class scores (logits, before the temperature) of cached images (view 0), rows in the order given."""
+    """Class scores (logits, before the temperature) of cached images, rows in the order given.
+
+    Means over as many views as the network is asked with, which must be cached; view 0 alone unless it says otherwise.
+    """
     if isinstance(network, ClosedFormNetwork):
         return network.cached_scores(cache, digests, progress)
     network.eval()
@@ -55,10 +58,12 @@ def class_scores(
     rows = [np.empty((0, len(network.classes)), dtype=np.float32)]
     for start in range(0, len(digests), EVALUATION_BATCH):
         batch = digests[start : start + EVALUATION_BATCH]
-        tokens = torch.stack([cache.inputs(digest, 0)[0] for digest in batch])
-        with mixed_precision(device):
-            scores = network(tokens.to(device))
-        rows.append(scores.float().cpu().numpy())
+        said = []
+        for view in range(network.test_time_views if isinstance(network, AdaptedNetwork) else 1):
+            tokens = torch.stack([cache.inputs(digest, view)[0] for digest in batch])
+            with mixed_precision(device):
+                said.append(network(tokens.to(device)).float())
+        rows.append(torch.stack(said).mean(dim=0).cpu().numpy())
         progress(len(batch))
     return np.concatenate(rows)
 
@@ -69,7 +74,7 @@ def probabilities(
     digests: Sequence[str],
     progress: Callable[[int], None],
 ) -> Float[np.ndarray, "image klass"]:
-    """Class probabilities of cached images (view 0) at the network's temperature, in the order given, summing to 1.
+    """Class probabilities of cached images at the network's temperature, in the order given, summing to 1.
 
     A segmenting network's are means over an image's pixels, the background's first.
     """

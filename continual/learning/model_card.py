@@ -10,6 +10,8 @@ def model_card(record: Mapping[str, Any]) -> str:
     dense = network.get("task") == "segmentation"
     metric = "dice" if dense else "balanced_accuracy"
     asked = f"- Scores and gate: asked with {network['judged_with']}\n" if network.get("prompt") else ""
+    seen = network.get("test_time_views", 1)
+    views = f"- Answers: means over {seen} views of an image (test-time augmentation)\n" if seen > 1 else ""
     gate = record.get("gate", {})
     tuned_by = network.get("tuned_by") or f"LoRA rank {network['lora_rank']}"
     return f"""---
@@ -27,7 +29,7 @@ tags: [medical-imaging, continual-learning, {network.get("peft_method", "lora")}
 - Strategy: {record.get("strategy", "")}; parent version: {record.get("parent") or "none"}
 - Trainable: {network["trainable_parameters"]} parameters, {100 * network["trainable_share"]:.2f} % of the backbone
 - Temperature of its probabilities: {network.get("temperature", 1.0):.3f}
-{asked}- Gate: {"accepted" if gate.get("accepted") else "not accepted"}
+{asked}{views}- Gate: {"accepted" if gate.get("accepted") else "not accepted"}
 
 {score_table(record, metric)}
 

@@ -300,9 +300,15 @@ class ClassifyingNetwork(TunedNetwork, ABC):
 
 
 class AdaptedNetwork(ClassifyingNetwork):
-    """Classification: tokens at the split in, class scores (logits) out, from a head that starts at zero."""
+    """Classification: tokens at the split in, class scores (logits) out, from a head that starts at zero.
+
+    Whoever asks it shows an image in the views 0 to `test_time_views` - 1, `upright` or turned, and takes the mean of
+    the scores (test-time augmentation). Training knows nothing of it.
+    """
 
     looks_at_parts = True
+    test_time_views = 1
+    upright = False
 
     def __init__(self, network: VisionTransformer, shape: LoraShape, classes: Sequence[str], seed: int = 0) -> None:
         super().__init__(network, shape, classes, 2 * network.embed_dim, seed)

@@ -11,12 +11,13 @@ from jaxtyping import UInt8
 from continual.domain.adapters import Task
 from continual.learning.adapter_files import RECORD
 from continual.learning.backbone_weights import weights_from_bytes
+from continual.learning.network import AdaptedNetwork
 from continual.learning.segmentation.box_network import BoxNetwork
 from continual.learning.segmentation.box_predictor import BoxPredictor
 from continual.learning.segmentation.mask_predictor import MaskPredictor
 from continual.learning.segmentation.segmenting_network import SegmentingNetwork
 from continual.learning.version_networks import VersionNetwork, image_scores, read_version
-from continual.learning.views import standardise
+from continual.learning.views import standardise, view_of
 from continual.learning.volumes.classifier import VolumeClassifier
 from continual.learning.volumes.predictors import VolumeMaskPredictor, VolumePredictor
 from continual.learning.volumes.segmenter import VolumeSegmenter
@@ -35,7 +36,11 @@ class Predictor:
     @torch.inference_mode()
     def predict(self, pixels: UInt8[np.ndarray, "height width 3"]) -> dict[str, float]:
         """Probability per class at the version's temperature, summing to 1."""
-        scores = image_scores(self._network, standardise(pixels, self._image_size)[None])
+        network, views = self._network, [pixels]
+        if isinstance(network, AdaptedNetwork):
+            views = [view_of(pixels, view, upright=network.upright) for view in range(network.test_time_views)]
+        seen = torch.stack([standardise(view, self._image_size) for view in views])
+        scores = image_scores(network, seen).mean(dim=0, keepdim=True)
         answer = self._network.calibrated(scores)[0].tolist()
         return {name: float(value) for name, value in zip(self.classes, answer, strict=True)}
 

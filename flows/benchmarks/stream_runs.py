@@ -177,7 +177,7 @@ def _row(context: AdapterContext, scores_of: ScoresOf, classes: Sequence[str], s
     accuracy, calibration, area = {}, {}, {}
     for site in sites:
         samples = labelled_samples(context, site, Split.TEST)
-        context.fill(samples, 1, f"{site}: activations")
+        context.fill(samples, context.options.test_time_views, f"{site}: activations")
         labels, scores = [str(sample.label) for sample in samples], scores_of(samples)
         predicted = [classes[index] for index in scores.argmax(axis=1)]
         accuracy[site] = balanced_accuracy(labels, predicted)

@@ -12,6 +12,7 @@ from flows.commands.command_options import (
     LoraBlocks,
     MaskClasses,
     Spacing,
+    TestTimeViews,
     Tile,
     Upright,
     VolumeSize,
@@ -54,6 +55,7 @@ def benchmark(  # noqa: PLR0913 (one parameter per option)
     lora_rank: Annotated[str, typer.Option(help="One rank, or several: 2,4,8,16,32.")] = "8",
     lora_blocks: LoraBlocks = None,
     upright: Upright = None,
+    test_time_views: TestTimeViews = 1,
     peft_method: Annotated[str, typer.Option(help="One, or several: lora,dora,rslora,oft,ia3,orthogonal.")] = "lora",
     image_size: Annotated[int, typer.Option(help="Side in pixels; a multiple of the backbone's patch.")] = 224,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps per update.")] = 200,
@@ -82,6 +84,7 @@ def benchmark(  # noqa: PLR0913 (one parameter per option)
             tuple(split_names(classes)),
             tile,
             looks.volume,
+            test_time_views,
         )
         plan = BenchmarkPlan(
             tuple(names),

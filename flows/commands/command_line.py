@@ -20,6 +20,7 @@ from flows.commands.command_options import (
     LoraBlocks,
     MaskClasses,
     Spacing,
+    TestTimeViews,
     Tile,
     Upright,
     VolumeSize,
@@ -128,6 +129,7 @@ def run(  # noqa: PLR0913 (one parameter per option)
     lora_rank: Annotated[int, typer.Option(min=1)] = 8,
     lora_blocks: LoraBlocks = None,
     upright: Upright = None,
+    test_time_views: TestTimeViews = 1,
     peft_method: Annotated[
         str, typer.Option(help="What is tuned: lora, dora, rslora, oft, ia3 or orthogonal.")
     ] = "lora",
@@ -191,6 +193,7 @@ def run(  # noqa: PLR0913 (one parameter per option)
             tuple(split_names(classes)),
             tile,
             looks.volume,
+            test_time_views,
         )
         wanted = Release(adapter, backbone, backbone_name, options.as_record())
         outcome = run_flow(str(workspace), incoming, names, wanted, strategy)

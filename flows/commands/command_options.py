@@ -48,6 +48,14 @@ LoraBlocks = Annotated[
     int | None,
     typer.Option(min=1, help="Last blocks that carry LoRA; default 6, stages of a 3D ResNet 2, of a UNETR 8."),
 ]
+TestTimeViews = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=8,
+        help="Views of an image whose mean is the answer (test-time augmentation); 4 take 4 times as long to answer.",
+    ),
+]
 Upright = Annotated[
     bool | None,
     typer.Option(

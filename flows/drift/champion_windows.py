@@ -33,7 +33,8 @@ class ChampionWindows:
         """Make sure that activations of the references and of a site's samples are at hand."""
         groups = [*self._references.values(), arrived]
         everything = {sample.digest: sample for group in groups for sample in group}
-        self._context.fill(list(everything.values()), 1, f"{site}: activations")
+        views = self._context.options.test_time_views
+        self._context.fill(list(everything.values()), views, f"{site}: activations")
 
     def references(self) -> list[Window]:
         """The held-out samples of every site that the champion learnt."""

@@ -54,6 +54,9 @@ from flows.requests import Release
 from flows.updates.gone_images import check_images
 from flows.workplace import Workplace
 
+MOST_VIEWS = 8
+"""The symmetries of the square: a ninth view would be one of them again."""
+
 
 @dataclass(frozen=True, slots=True)
 class AdapterOptions:
@@ -61,7 +64,8 @@ class AdapterOptions:
 
     A segmenting adapter names the `classes` of its masks' numbers 1 to K, and cuts images into tiles of `tile` pixels;
     0 takes the largest side up to 168 pixels that fits. An adapter of volumes has the grid that they are learnt at,
-    `volume`, and 0 for an image size; None belongs to images.
+    `volume`, and 0 for an image size; None belongs to images. Of an image that is classified the answer is a mean over
+    `test_time_views` views.
     """
 
     image_size: int
@@ -72,8 +76,10 @@ class AdapterOptions:
     classes: tuple[str, ...] = ()
     tile: int = 0
     volume: VolumeGrid | None = None
+    test_time_views: int = 1
 
     def __post_init__(self) -> None:
+        self._check_test_time_views()
         if self.task is Task.SEGMENTATION and (not self.classes or len(set(self.classes)) < len(self.classes)):
             raise SettingsError(
                 f"a segmenting adapter was given the classes {list(self.classes)}; name each of the masks' numbers "
@@ -99,6 +105,15 @@ class AdapterOptions:
                 "--task segmentation"
             )
 
+    def _check_test_time_views(self) -> None:
+        if not 1 <= self.test_time_views <= MOST_VIEWS:
+            raise SettingsError(f"{self.test_time_views} test-time views; give 1 to {MOST_VIEWS} (--test-time-views)")
+        if self.test_time_views > 1 and (self.task is Task.SEGMENTATION or self.volume is not None):
+            raise SettingsError(
+                f"answers from {self.test_time_views} test-time views, which images have and masks and volumes have "
+                "not; leave out --test-time-views"
+            )
+
     def as_record(self) -> dict[str, Any]:
         """Plain JSON, kept in every version so that the next update trains the same way."""
         record: dict[str, Any] = json.loads(json.dumps(asdict(self)))
@@ -117,6 +132,7 @@ def options_from_record(record: Mapping[str, Any]) -> AdapterOptions:
         tuple(record.get("classes", ())),
         record.get("tile", 0),
         VolumeGrid.from_record(grid) if grid else None,
+        record.get("test_time_views", 1),
     )
 
 
@@ -236,7 +252,9 @@ class AdapterContext:
         if isinstance(self.cache, TileCache):
             network = mask_network(build_backbone(self.weights), lora, classes, self.cache.grid, seed)
             return network.to(self.device)
-        return AdaptedNetwork(build_network(self.weights), lora, classes, seed).to(self.device)
+        classifier = AdaptedNetwork(build_network(self.weights), lora, classes, seed)
+        classifier.test_time_views, classifier.upright = self.options.test_time_views, self.options.training.upright
+        return classifier.to(self.device)
 
     def fill(self, samples: Sequence[Sample], views: int, description: str) -> None:
         """Make sure the cache holds frozen features and `views` views of every sample (0: the features alone).

@@ -81,7 +81,7 @@ def evaluate_on(
     found = {}
     for site, held in samples.items():
         if held:
-            context.fill(held, 1, f"{site}: activations")
+            context.fill(held, context.options.test_time_views, f"{site}: activations")
             found[site] = site_outcomes(network, context.cache, site, held, track(f"{site}: {split} split", len(held)))
     return found
 
@@ -89,7 +89,7 @@ def evaluate_on(
 def settle(context: AdapterContext, network: VersionNetwork, sites: Sequence[str], told: str = "calibration") -> None:
     """Fit what the network answers with beside its weights on the validation splits of the sites; a bar says `told`."""
     held = [sample for site in sites for sample in labelled_samples(context, site, Split.VALIDATION)]
-    context.fill(held, 1, "validation: activations")
+    context.fill(held, context.options.test_time_views, "validation: activations")
     calibrate(network, context.cache, held, track(told, len(held)))
 
 

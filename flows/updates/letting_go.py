@@ -45,7 +45,7 @@ class Needs:
         if sample.batch not in self.batches:
             return None
         if sample.split is not Split.TRAIN:
-            return 1
+            return int(self.champion.record["options"].get("test_time_views", 1))
         unlearnt = not has_learnt(self.champion, sample)
         # Without a label it may still be learnt, once it has one.
         if unlearnt or sample.label is None or (sample.site, sample.digest) in self.remembered:

@@ -1,14 +1,25 @@
 """Evaluation and serving say the same of the same image."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from continual.domain.errors import AdapterMismatchError, BackboneError
 from continual.domain.metrics import balanced_accuracy, expected_calibration_error
 from continual.domain.samples import Split
-from continual.learning import load_predictor, probabilities, site_outcomes
+from continual.learning import (
+    ActivationCache,
+    build_network,
+    load_predictor,
+    network_record,
+    probabilities,
+    read_adapter,
+    site_outcomes,
+)
+from continual.learning.views import standardise, view_of
 
 
 def _quiet(_number):
@@ -99,3 +110,29 @@ def test_files_that_do_not_belong_together_make_no_predictor(toy, champion):
         load_predictor(toy.weights.data, {k: v for k, v in champion.files.items() if k != "record.json"})
     with pytest.raises(BackboneError, match="not safetensors"):
         load_predictor(b"junk", champion.files)
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_an_answer_from_several_views_is_the_mean_of_their_scores_and_evaluated_as_it_is_served(
+    toy, champion, tmp_path, upright
+):
+    record = json.loads(champion.files["record.json"])
+    assert record["network"]["test_time_views"] == 1
+    record["network"] |= {"test_time_views": 3, "upright": upright}
+    files = {**champion.files, "record.json": json.dumps(record).encode()}
+    network = read_adapter(toy.weights, files, torch.device("cpu"))
+    cache = ActivationCache(
+        tmp_path, replace(toy.cache.key, upright=upright), build_network(toy.weights), torch.device("cpu")
+    )
+    samples, predictor = _mixed(toy)[6:10], load_predictor(toy.weights.data, files)
+    cache.fill(samples, 3, toy.pixels, _quiet)
+    rows = probabilities(network, cache, [sample.digest for sample in samples], _quiet)
+    for sample, row in zip(samples, rows, strict=True):
+        pixels = toy.pixels(sample)
+        seen = torch.stack([standardise(view_of(pixels, view, upright=upright), 64) for view in range(3)])
+        with torch.inference_mode():
+            expected = network.calibrated(network.from_images(seen).mean(dim=0, keepdim=True))[0]
+        served = list(predictor.predict(pixels).values())
+        assert served == pytest.approx(expected.tolist(), abs=1e-6)
+        assert row.tolist() == pytest.approx(served, abs=5e-3)
+    assert network_record(network, toy.weights, 64)["test_time_views"] == 3

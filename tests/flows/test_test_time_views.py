@@ -1,0 +1,44 @@
+"""An adapter whose answers are means over views: the same from its release to a look, with and without images."""
+
+from dataclasses import replace
+
+import pytest
+
+from continual.domain.adapters import Task
+from continual.domain.errors import SettingsError
+from continual.domain.samples import Split
+
+SHIFTED = tuple(f"t{number}" for number in range(40))
+
+
+def test_a_stream_without_images_answers_from_two_views_and_keeps_both_of_held_out_images(desk, stream):
+    from flows.requests import Release
+    from flows.update import check_before_release, release
+    from flows.workplace import open_workplace
+
+    desk.take_in(desk.cells("first"), "first")
+    options = stream.small_options()
+    options = replace(options, test_time_views=2, plan=replace(options.plan, keep_images=False))
+    backbone = str(stream.write_backbone(desk.folder / "backbone.safetensors"))
+    wish = Release("cells", backbone, None, options.as_record())
+    assert release(desk.workspace, "first", wish).state.value == "accepted"
+    desk.take_in(desk.cells("second", SHIFTED, seed=2), "second", "cells")
+    assert desk.learn("second") == "version 2 accepted"
+    with open_workplace(desk.workspace) as workplace:
+        version = workplace.registry.adapters.get("cells", 2)
+        held = workplace.registry.samples.list("second", Split.TEST)
+        kept = {path.name for path in workplace.settings.kept_activations_folder().rglob("*.npy")}
+        assert workplace.registry.artifacts.sizes(sample.artifact for sample in held) == {}
+    assert version.record["network"]["test_time_views"] == version.record["options"]["test_time_views"] == 2
+    assert held
+    for sample in held:
+        assert {f"{sample.digest}.v0.npy", f"{sample.digest}.v1.npy"} <= kept
+    asked = replace(wish, options=wish.options | {"test_time_views": 4})
+    assert check_before_release(desk.workspace, asked) == ["test_time_views 2 (not 4)"]
+
+
+def test_masks_have_no_views_to_answer_from_and_there_are_no_more_than_eight(stream, libraries):
+    with pytest.raises(SettingsError, match=r"9 test-time views; give 1 to 8"):
+        replace(stream.small_options(), test_time_views=9)
+    with pytest.raises(SettingsError, match=r"2 test-time views, .* masks and volumes have not"):
+        replace(stream.small_options(), task=Task.SEGMENTATION, classes=("cell",), test_time_views=2)
