@@ -63,6 +63,10 @@ class StreamError(LearningError):
     """An experience cannot be learnt as it is."""
 
 
+class ImageErasedError(StreamError):
+    """An image was erased after it was listed and before it was read; listed again, it is left out."""
+
+
 class PromptError(LearningError):
     """A box prompt cannot be used: it is no box, lies outside its image, names no class, or nothing asks for boxes."""
 

@@ -6,6 +6,7 @@ safetensors; knows nothing of where the bytes are kept.
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -130,8 +131,18 @@ def read_adapter(weights: BackboneWeights, files: Mapping[str, bytes], device: t
         network.test_time_views, network.upright = shape.get("test_time_views", 1), shape.get("upright", False)
     _load_weights(network, files)
     network.to(device).eval()
-    check_golden(golden_scores(network, shape["image_size"]), load(files[GOLDEN_OUTPUTS])["scores"])
+    _prove_alive(network, shape["image_size"], load(files[GOLDEN_OUTPUTS])["scores"])
     return network
+
+
+def _prove_alive(network: TunedNetwork, image_size: int, expected: Tensor) -> None:
+    try:
+        check_golden(golden_scores(network, image_size), expected)
+    except AdapterMismatchError:
+        if next(network.parameters()).device.type != "cuda":
+            raise
+        # Until golden outputs were computed in full precision, a GPU wrote what it rounds.
+        check_golden(golden_scores(network, image_size, exact=False), expected)
 
 
 def _untrained(weights: BackboneWeights, shape: Mapping[str, Any]) -> TunedNetwork:
@@ -164,7 +175,9 @@ def read_importance(files: Mapping[str, bytes], device: torch.device) -> dict[st
 
 
 @torch.inference_mode()
-def golden_scores(network: TunedNetwork, image_size: int) -> Float[Tensor, "image klass *position"]:
+def golden_scores(
+    network: TunedNetwork, image_size: int, *, exact: bool = True
+) -> Float[Tensor, "image klass *position"]:
     """Class scores on fixed synthetic images, through the whole path from pixels to head.
 
     Of dense scores every eighth pixel of every eighth row, on images of one tile, or volumes of one patch: a few
@@ -178,7 +191,7 @@ def golden_scores(network: TunedNetwork, image_size: int) -> Float[Tensor, "imag
         made = golden_images(network.grid.tile)[:1]
     else:
         made = golden_images(network.grid.tile if isinstance(network, SegmentingNetwork) else image_size)
-    with full_precision():
+    with full_precision() if exact else nullcontext():
         scores: Tensor = network.from_images(made.to(device))
     return scores[..., ::GOLDEN_STRIDE, ::GOLDEN_STRIDE] if scores.ndim > 2 else scores
 

@@ -42,7 +42,7 @@ from flows.requests import Incoming
 from flows.sources import read_source
 from flows.updates.adapter_context import AdapterContext, AdapterOptions
 from flows.updates.choice import check_kept
-from flows.updates.evaluation import chance_on
+from flows.updates.evaluation import chance_on, check_masks
 from flows.whole_files import write_json
 from flows.workplace import Workplace, open_workplace
 
@@ -137,7 +137,7 @@ def site_orders(sites: Sequence[str], count: int) -> tuple[tuple[str, ...], ...]
     """
     orders = dict.fromkeys([tuple(sites), tuple(reversed(sites))])
     chance = np.random.default_rng(ORDERS_DRAWN_FROM)
-    while len(orders) < min(count, math.factorial(len(sites))):
+    while len(orders) < min(count, math.factorial(len(set(sites)))):
         orders[tuple(sites[place] for place in chance.permutation(len(sites)))] = None
     return tuple(orders)[:count]
 
@@ -239,6 +239,7 @@ def _run_group(
     out: Path,
 ) -> None:
     classes = classes_of(context, plan.sites)
+    check_masks(context, plan.sites)
     start: Start | None = None
     for cell in cells:
         tuned = f"{cell.method or 'nothing'} tuned, rank {cell.rank}"
@@ -327,5 +328,8 @@ def _begun(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     except (ValueError, LookupError, TypeError) as error:
         raise SettingsError(f"{out} is no benchmark's JSON; write to another file with --json") from error
     if not same:
-        raise SettingsError(f"{out} holds a benchmark of other settings or images; write to another file with --json")
+        raise SettingsError(
+            f"{out} holds a benchmark of other settings or images; write to another file with --json, or give what it "
+            "was begun with (of volumes before there was --upright: --turned)"
+        )
     return {**found, "settings": {**found["settings"], **settings}}

@@ -9,7 +9,14 @@ import numpy as np
 
 from continual.domain.adapters import CHAMPION, AdapterVersion, Task
 from continual.domain.change_plan import ChangePlan
-from continual.domain.errors import ArtifactError, ConflictError, NotFoundError, SettingsError, StreamError
+from continual.domain.errors import (
+    ArtifactError,
+    ConflictError,
+    ImageErasedError,
+    NotFoundError,
+    SettingsError,
+    StreamError,
+)
 from continual.domain.samples import Sample, Split
 from continual.imaging import decode_image, decode_mask, decode_volume, decode_volume_mask
 from continual.learning import (
@@ -261,15 +268,27 @@ class AdapterContext:
 
         Of what is erased meanwhile nothing is left behind. Raises ImageLetGoError when what is missing would need
         images that were let go, StreamError when samples are volumes and the adapter looks at images, or the other way
-        round, or when one was erased before it was read.
+        round, ImageErasedError when one was erased before it was read.
         """
         self._check_kinds(samples)
         missing = self.cache.missing(samples, views)
         if missing:
+            self._check_stored(missing)
             check_images(self.workplace, self.cache, missing, views)
-        self.cache.fill(samples, views, self._pixels, track(description, len(missing)))
-        if missing:
-            self._forget_erased(missing)
+        try:
+            self.cache.fill(samples, views, self._pixels, track(description, len(missing)))
+        finally:
+            if missing:
+                self._forget_erased(missing)
+
+    def _check_stored(self, samples: Sequence[Sample]) -> None:
+        digests = {sample.digest for sample in samples}
+        gone = digests - self.registry.samples.stored(digests)
+        if gone:
+            sites = ", ".join(dict.fromkeys(sample.site for sample in samples if sample.digest in gone))
+            raise ImageErasedError(
+                f"{len(gone)} images of {sites} were erased while they were in use; run again: they are left out then"
+            )
 
     def _forget_erased(self, samples: Sequence[Sample]) -> None:
         """An erasure sweeps what lies there when it is done; what is written after it is swept here."""
@@ -294,13 +313,10 @@ class AdapterContext:
     def _pixels(self, sample: Sample) -> np.ndarray | Volume:
         try:
             data = self.registry.samples.read(sample)
-        except ArtifactError as error:
+        except ArtifactError:
+            self._check_stored([sample])
             # Another update may have let the image go, and its tokens, since this one began.
             check_images(self.workplace, self.cache, [sample], 1)
-            if not self.registry.samples.stored([sample.digest]):
-                raise StreamError(
-                    f"1 image of {sample.site} was erased while it was in use; run again: it is left out then"
-                ) from error
             raise
         if sample.spacing_mm is not None:
             return Volume(decode_volume(data).values, sample.spacing_mm)
@@ -308,7 +324,11 @@ class AdapterContext:
         return pixels
 
     def _mask(self, sample: Sample) -> np.ndarray:
-        data = self.registry.samples.read_mask(sample)
+        try:
+            data = self.registry.samples.read_mask(sample)
+        except ArtifactError:
+            self._check_stored([sample])
+            raise
         mask: np.ndarray = decode_volume_mask(data) if sample.is_volume else decode_mask(data)
         return mask
 

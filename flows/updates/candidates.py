@@ -36,7 +36,17 @@ from continual.learning import (
 )
 from flows.progress import say, track
 from flows.updates.adapter_context import AdapterContext
-from flows.updates.evaluation import Stay, check_masks, evaluate, evaluate_on, labelled_samples, settle, stay_near
+from flows.updates.evaluation import (
+    Evaluation,
+    Stay,
+    check_masks,
+    despite_erasures,
+    evaluate,
+    evaluate_on,
+    labelled_samples,
+    settle,
+    stay_near,
+)
 from flows.updates.experiences import new_labels, new_samples
 from flows.updates.learnt import learnt_record
 from flows.updates.letting_go import learnable
@@ -112,7 +122,8 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
     check_masks(context, order_learnt(champion, site))
     # What is kept does not depend on what is learnt: a memory that holds nothing is told before hours of training.
     memory = choose_memory(context, [*remembered, *experience])
-    check_memory(context, memory, experience)
+    if start is None or STRATEGIES[strategy].regularises:
+        check_memory(context, memory, experience)
     line = WeightLine(network)
     progress = track(f"{site}: {strategy}", options.steps)
     spent = learn(network, context.cache, request, options, progress, _checkpoints(context, site, strategy))
@@ -152,13 +163,8 @@ def register_candidate(context: AdapterContext, trained: Trained, choice: Choice
     """
     started = time.perf_counter()
     # Before the test split is looked at, so that what is measured there is what will be served.
-    settle(context, trained.network, trained.trained_on, f"{trained.site}: temperature")
-    # Listed once: an intake or an erasure meanwhile must not part what both are asked.
-    samples = {site: labelled_samples(context, site, Split.TEST) for site in trained.trained_on}
-    tested = evaluate_on(context, trained.network, samples, Split.TEST)
-    before = {}
-    if trained.parent is not None:
-        before = evaluate_on(context, context.network_of(trained.parent), samples, Split.TEST)
+    despite_erasures(lambda: settle(context, trained.network, trained.trained_on, f"{trained.site}: temperature"))
+    tested, before = despite_erasures(lambda: _tested(context, trained))
     past = trained.parent.trained_on if trained.parent else ()
     gate = run_gate(_outcomes(tested), _outcomes(before), past, context.options.plan)
     seconds = {"learn": trained.learn_seconds, "evaluate": time.perf_counter() - started}
@@ -187,6 +193,15 @@ def register_candidate(context: AdapterContext, trained: Trained, choice: Choice
     for strategy in {trained.strategy, *(each.strategy for each in (choice.candidates if choice else ()))}:
         forget_training_state(_state_path(context, trained.site, strategy))
     return judged
+
+
+def _tested(context: AdapterContext, trained: Trained) -> tuple[dict[str, Evaluation], dict[str, Evaluation]]:
+    """What candidate and champion say on the test splits, listed once: no intake parts what both are asked."""
+    samples = {site: labelled_samples(context, site, Split.TEST) for site in trained.trained_on}
+    tested = evaluate_on(context, trained.network, samples, Split.TEST)
+    if trained.parent is None:
+        return tested, {}
+    return tested, evaluate_on(context, context.network_of(trained.parent), samples, Split.TEST)
 
 
 def _checkpoints(context: AdapterContext, site: str, strategy: str) -> Checkpoints:

@@ -1,11 +1,13 @@
 """Networks on the frozen splits of sites, and how far from the champion a candidate may stay."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
 from continual.domain.adapters import SiteOutcomes, Task
+from continual.domain.errors import ImageErasedError
 from continual.domain.metrics import chance_level
 from continual.domain.samples import Sample, Split
 from continual.learning import (
@@ -21,7 +23,7 @@ from continual.learning import (
     check_mask_numbers,
     site_outcomes,
 )
-from flows.progress import track
+from flows.progress import say, track
 from flows.updates.adapter_context import AdapterContext
 
 SHARES = (0.6, 0.8, 1.0)
@@ -33,6 +35,7 @@ A balanced accuracy moves by whole images, of which a class may have ten; a mean
 """
 
 
+Result = TypeVar("Result")
 Evaluation = tuple[SiteOutcomes, SiteScore | DenseScore]
 
 
@@ -57,6 +60,15 @@ def chance_on(context: AdapterContext, site: str) -> float:
         boxed = isinstance(context.cache, TileCache) and context.cache.prompted
         return blind_dice(masks, len(context.options.classes), boxed=boxed)
     return chance_level([str(sample.label) for sample in samples])
+
+
+def despite_erasures(work: Callable[[], Result]) -> Result:
+    """What some work gives that lists its samples itself; begun again where one of them was erased meanwhile."""
+    while True:
+        try:
+            return work()
+        except ImageErasedError as error:
+            say(f"{error.args[0].partition(';')[0]}: they are left out now")
 
 
 def check_masks(context: AdapterContext, sites: Sequence[str]) -> None:

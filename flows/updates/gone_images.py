@@ -45,6 +45,6 @@ def _why(workplace: Workplace, cache: Cache, gone: Sequence[Sample]) -> str:
     if keys and key not in keys:
         return (
             f"activations are kept for {', '.join(keys)} (backbone, split, side in pixels), not for {key}: ask for the "
-            f"same backbone, LoRA depth and image size, or {NEW_WORKSPACE}"
+            f"same backbone, LoRA depth, image size and kind of views, or {NEW_WORKSPACE}"
         )
     return "their kept activations are missing: restore the workspace's folder kept_activations from a backup"

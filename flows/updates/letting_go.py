@@ -44,12 +44,15 @@ class Needs:
         """How many cached views must stay beside the frozen features; None when the image itself must."""
         if sample.batch not in self.batches:
             return None
+        options = self.champion.record["options"]
+        asked = int(options.get("test_time_views", 1))
         if sample.split is not Split.TRAIN:
-            return int(self.champion.record["options"].get("test_time_views", 1))
+            return asked
         unlearnt = not has_learnt(self.champion, sample)
         # Without a label it may still be learnt, once it has one.
         if unlearnt or sample.label is None or (sample.site, sample.digest) in self.remembered:
-            return int(self.champion.record["options"]["training"]["views"])
+            # Looks show the champion what it has not learnt.
+            return max(asked, int(options["training"]["views"]))
         return FEATURES_ALONE
 
 

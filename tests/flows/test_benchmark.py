@@ -98,6 +98,7 @@ def test_a_longer_list_of_orders_begins_with_the_shorter_one_however_many_sites_
     sites = tuple("abcdefghijkl")
     for some, more in ((1, 4), (3, 5), (4, 9)):
         assert site_orders(sites, more)[:some] == site_orders(sites, some)
+    assert site_orders(("a", "a"), 4) == (("a", "a"),)
 
 
 def test_a_cell_is_known_by_its_sites_where_an_older_list_numbered_orders_otherwise(bench):

@@ -11,6 +11,7 @@ from flows.erasure import Person, erase_person
 from flows.workplace import open_workplace
 
 WHY = "the patient withdrew consent"
+SHIFTED = tuple(f"t{number}" for number in range(40))
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_what_is_written_after_an_erasure_is_swept_by_whoever_wrote_it(looking):
 def test_an_image_erased_before_it_was_read_is_said_and_the_next_run_leaves_it_out(looking):
     context, other, samples = looking
     _erase_when(context, other, samples, 0, after=False)
-    with pytest.raises(StreamError, match="1 image of first was erased while it was in use; run again"):
+    with pytest.raises(StreamError, match="1 images of first were erased while they were in use; run again"):
         context.fill(samples, 1, "a look")
     assert _left(context, samples[0].digest) == []
     context.fill(context.registry.samples.list("first"), 1, "the next look")
@@ -80,3 +81,45 @@ def test_half_a_file_of_a_killed_writer_goes_with_its_patient(looking):
     draft.write_bytes(whole.read_bytes()[:100])
     erase_person(other, Person(samples[0].subject), WHY)
     assert _left(context, samples[0].digest) == []
+
+
+def test_what_one_batch_wrote_is_swept_where_the_next_one_finds_the_patient_erased(looking):
+    context, other, samples = looking
+    patient = [sample for sample in samples if sample.subject == samples[0].subject]
+    others = [sample for sample in samples if sample.subject != samples[0].subject]
+    assert len(patient) == 2
+    asked = [*others[:30], patient[0], others[30], patient[1], *others[31:]]
+    _erase_when(context, other, [patient[0], *others], 31, after=True)
+    with pytest.raises(StreamError, match="1 images of first were erased"):
+        context.fill(asked, 1, "a look")
+    assert _left(context, others[0].digest)
+    assert _left(context, patient[0].digest) == []
+
+
+def test_where_images_were_let_go_an_erased_one_is_said_to_be_erased(looking):
+    context, other, samples = looking
+    context.registry.images.let_go("cells", samples[-2:], "a test")
+    _erase_when(context, other, samples, 0, after=False)
+    with pytest.raises(StreamError, match="1 images of first were erased"):
+        context.fill(samples[:4], 1, "a look")
+
+
+def test_an_erasure_while_the_gate_judges_leaves_the_patient_out_for_candidate_and_champion(released, monkeypatch):
+    from flows.updates import candidates
+
+    released.take_in(released.cells("second", SHIFTED, seed=2), "second", "cells")
+    real, judged = candidates.evaluate_on, []
+
+    def then_an_erasure(context, network, samples, split):
+        tested = real(context, network, samples, split)
+        judged.append({site: len(outcomes.labels) for site, (outcomes, _) in tested.items()})
+        if len(judged) == 1:
+            victim = samples["first"][0]
+            with open_workplace(released.workspace) as other:
+                erase_person(other, Person(victim.subject), WHY)
+        return tested
+
+    monkeypatch.setattr(candidates, "evaluate_on", then_an_erasure)
+    assert released.learn("second") == "version 2 accepted"
+    asked = judged[0]
+    assert judged[1:] == [asked | {"first": asked["first"] - 2}] * 2

@@ -42,3 +42,18 @@ def test_masks_have_no_views_to_answer_from_and_there_are_no_more_than_eight(str
         replace(stream.small_options(), test_time_views=9)
     with pytest.raises(SettingsError, match=r"2 test-time views, .* masks and volumes have not"):
         replace(stream.small_options(), task=Task.SEGMENTATION, classes=("cell",), test_time_views=2)
+
+
+def test_an_image_that_is_not_learnt_keeps_as_many_views_as_a_look_asks_for():
+    from types import SimpleNamespace
+
+    from flows.updates.letting_go import Needs
+
+    record = {"options": {"test_time_views": 6, "training": {"views": 4}}, "learnt_batches": {}}
+    needs = Needs(SimpleNamespace(record=record), frozenset({1}), frozenset())
+    sample = {"site": "first", "digest": "d", "batch": 1, "label": None}
+    assert needs.views(SimpleNamespace(**sample, split=Split.TRAIN)) == 6
+    assert needs.views(SimpleNamespace(**sample, split=Split.TEST)) == 6
+    record["options"] = {"training": {"views": 4}}
+    assert needs.views(SimpleNamespace(**sample, split=Split.TRAIN)) == 4
+    assert needs.views(SimpleNamespace(**sample, split=Split.TEST)) == 1

@@ -175,6 +175,19 @@ def test_a_memory_that_holds_no_image_is_said_before_anything_is_learnt(desk, mo
         desk.release(replay_bytes=1000)
 
 
+def test_an_adapter_in_service_whose_memory_holds_nothing_goes_on_with_what_measures_nothing(desk, monkeypatch):
+    from flows.updates import candidates
+
+    desk.take_in(desk.cells("first"), "first")
+    with monkeypatch.context() as before_it_was_said:
+        before_it_was_said.setattr(candidates, "check_memory", lambda *_: None)
+        assert desk.release(replay_bytes=1000, strategies=("replay_ewc", "naive")) == "accepted"
+    desk.take_in(desk.cells("second", SHIFTED, seed=2), "second", "cells")
+    with pytest.raises(StreamError, match="memory of 1000 bytes holds 0"):
+        desk.learn("second")
+    assert desk.learn("second", strategy="naive").startswith("version 2")
+
+
 def asked_for(stream, desk, **changed):
     """A release as `continual run` asks for it."""
     from flows.requests import Release

@@ -143,6 +143,7 @@ def test_a_body_in_a_millimetre_and_more_patches_than_a_byte_pair_counts_are_no_
     grid = VolumeGrid((1.0, 1.0, 1.0), (64, 64, 16))
     assert grid.shape_of((512, 512, 1024), (0.5, 0.5, 1.1)) == (256, 256, 1126)
     assert len(grid.corners((400, 400, 300))) == 5328
+    assert VolumeGrid((0.5, 0.5, 0.5), (64, 64, 64)).shape_of((512, 512, 300), (0.8, 0.8, 1.5)) == (819, 819, 900)
 
 
 def test_a_volume_too_large_for_the_grid_is_refused():

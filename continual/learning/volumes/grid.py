@@ -20,8 +20,9 @@ from continual.learning.views import GAINS, at_shape
 
 MOST_SIDE_VOXELS = 512
 """Longest side of a patch, or of what is classified."""
+LONG_SIDE_VOXELS = 1024
 MOST_RESAMPLED_VOXELS = 2**28
-"""Most voxels of a volume at the adapter's spacing: a gibibyte, twice what the intake lets in."""
+"""Most voxels of a volume at the adapter's spacing, a gibibyte, where a side is longer than `LONG_SIDE_VOXELS`."""
 MOST_SPACING_MM = 100.0
 MOST_PATCHES = 2**16
 """Patches of one volume are numbered below this; a view's number is its patch's plus this many per variant."""
@@ -85,7 +86,7 @@ class VolumeGrid:
             max(1, round(count * step / wanted))
             for count, step, wanted in zip(shape, spacing_mm, self.spacing_mm, strict=True)
         )
-        if math.prod(found) > MOST_RESAMPLED_VOXELS:
+        if max(found) > LONG_SIDE_VOXELS and math.prod(found) > MOST_RESAMPLED_VOXELS:
             raise LearningError(
                 f"a volume of {'x'.join(map(str, shape))} voxels becomes {'x'.join(map(str, found))} at this spacing, "
                 f"{math.prod(found)} in all and at most {MOST_RESAMPLED_VOXELS}; release with a wider --spacing"
