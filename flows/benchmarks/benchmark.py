@@ -330,6 +330,6 @@ def _begun(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     if not same:
         raise SettingsError(
             f"{out} holds a benchmark of other settings or images; write to another file with --json, or give what it "
-            "was begun with (of volumes before there was --upright: --turned)"
+            "was begun with (of volumes before there was --views: turned)"
         )
     return {**found, "settings": {**found["settings"], **settings}}

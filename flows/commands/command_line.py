@@ -22,10 +22,11 @@ from flows.commands.command_options import (
     Spacing,
     TestTimeViews,
     Tile,
-    Upright,
     VolumeSize,
     WhichTask,
+    WhichViews,
     Workspace,
+    are_upright,
     changes_of,
     check_references,
     looks_of,
@@ -128,7 +129,7 @@ def run(  # noqa: PLR0913 (one parameter per option)
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps per update.")] = 200,
     lora_rank: Annotated[int, typer.Option(min=1)] = 8,
     lora_blocks: LoraBlocks = None,
-    upright: Upright = None,
+    views: WhichViews = None,
     test_time_views: TestTimeViews = 1,
     peft_method: Annotated[
         str, typer.Option(help="What is tuned: lora, dora, rslora, oft, ia3 or orthogonal.")
@@ -176,7 +177,7 @@ def run(  # noqa: PLR0913 (one parameter per option)
         options = AdapterOptions(
             looks.image_size,
             LoraShape(lora_rank, usual_alpha(peft_method, lora_rank), lora_blocks or looks.blocks, peft_method),
-            training_options(task, steps, seed, volumes=looks.volume is not None, upright=upright),
+            training_options(task, steps, seed, volumes=looks.volume is not None, upright=are_upright(views)),
             ChangePlan(
                 strategies=tuple(split_names(allow)) or plan_for(strategy, task, volumes=looks.volume is not None),
                 replay_samples=replay_samples,

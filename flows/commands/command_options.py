@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
     from continual.learning import VolumeGrid
     from flows.requests import Incoming
     from flows.workplace import Workplace
+
+
+class Views(StrEnum):
+    """What variants of an image training looks at."""
+
+    TURNED = "turned"
+    UPRIGHT = "upright"
+
 
 Workspace = Annotated[
     Path, typer.Option("--workspace", "-w", help="Folder of the project: database, artifacts, caches.")
@@ -51,20 +60,26 @@ LoraBlocks = Annotated[
 TestTimeViews = Annotated[
     int,
     typer.Option(
+        "--test-views",
         min=1,
         max=8,
         help="Views of an image whose mean is the answer (test-time augmentation); 4 take 4 times as long to answer.",
     ),
 ]
-Upright = Annotated[
-    bool | None,
+WhichViews = Annotated[
+    Views | None,
     typer.Option(
-        "--upright/--turned",
-        help="Whether training keeps left and right, up and down, or turns and mirrors. Default: volumes upright.",
-        show_default=False,
+        "--views",
+        help="How training looks: turned and mirrored, too, or upright, where left and right or up and down mean "
+        "something. Default: images turned, volumes upright.",
     ),
 ]
 HERE = Path("continual-workspace")
+
+
+def are_upright(views: Views | None) -> bool | None:
+    """Whether views are upright; None where nobody said."""
+    return None if views is None else views is Views.UPRIGHT
 
 
 def make_console() -> "Console":

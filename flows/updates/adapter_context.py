@@ -114,11 +114,11 @@ class AdapterOptions:
 
     def _check_test_time_views(self) -> None:
         if not 1 <= self.test_time_views <= MOST_VIEWS:
-            raise SettingsError(f"{self.test_time_views} test-time views; give 1 to {MOST_VIEWS} (--test-time-views)")
+            raise SettingsError(f"{self.test_time_views} test-time views; give 1 to {MOST_VIEWS} (--test-views)")
         if self.test_time_views > 1 and (self.task is Task.SEGMENTATION or self.volume is not None):
             raise SettingsError(
                 f"answers from {self.test_time_views} test-time views, which images have and masks and volumes have "
-                "not; leave out --test-time-views"
+                "not; leave out --test-views"
             )
 
     def as_record(self) -> dict[str, Any]:

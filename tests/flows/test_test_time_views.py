@@ -57,3 +57,9 @@ def test_an_image_that_is_not_learnt_keeps_as_many_views_as_a_look_asks_for():
     record["options"] = {"training": {"views": 4}}
     assert needs.views(SimpleNamespace(**sample, split=Split.TRAIN)) == 4
     assert needs.views(SimpleNamespace(**sample, split=Split.TEST)) == 1
+
+
+def test_the_command_lines_words_for_views_are_the_options():
+    from flows.commands.command_options import Views, are_upright
+
+    assert [are_upright(said) for said in (None, Views.UPRIGHT, Views.TURNED)] == [None, True, False]
