@@ -21,6 +21,7 @@ from continual.learning import (
     DenseScore,
     Importance,
     SiteScore,
+    TrainingOptions,
     TunedNetwork,
     UpdateRequest,
     VersionNetwork,
@@ -115,12 +116,8 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
     # Weights that start from nothing have nothing to replay: everything learnt so far is among what was missed.
     replayed = remembered if start else []
     request = UpdateRequest(strategy, [*missed, *experience], replayed, past, importance or None, taught)
-    # Each update draws its own batches; the seed still depends only on the plan and the place in the lineage.
-    options = replace(
-        context.options.training, seed=context.options.training.seed + (champion.number if champion else 0)
-    )
+    options = _options(context, champion)
     check_masks(context, order_learnt(champion, site))
-    # What is kept does not depend on what is learnt: a memory that holds nothing is told before hours of training.
     memory = choose_memory(context, [*remembered, *experience])
     if start is None or STRATEGIES[strategy].regularises:
         check_memory(context, memory, experience)
@@ -146,6 +143,12 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
         cpu_seconds=spent.cpu,
         held=held,
     )
+
+
+def _options(context: AdapterContext, champion: AdapterVersion | None) -> TrainingOptions:
+    """Each update draws its own batches; the seed still depends only on the plan and the place in the lineage."""
+    training = context.options.training
+    return replace(training, seed=training.seed + (champion.number if champion else 0))
 
 
 def _measured(context: AdapterContext, network: TunedNetwork, site: str, memory: Sequence[Sample]) -> Importance:
