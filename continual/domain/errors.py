@@ -9,6 +9,7 @@ ContinualError
 |-- LearningError
 |   |-- BackboneError        weights missing, not matching, or not to be had offline
 |   |-- StreamError          an experience cannot be learnt: no labels, no samples, one class
+|   |   `-- ImageErasedError an image was erased after it was listed and before it was read
 |   |-- PromptError          a box prompt is no box, lies outside its image, or names no class
 |   |-- ImageLetGoError      what is asked needs images that the change plan let go
 |   `-- AdapterMismatchError a loaded adapter does not reproduce its stored outputs

@@ -1,6 +1,10 @@
 """How near the champion a candidate stays: as near as the validation splits allow."""
 
+from types import SimpleNamespace
+
 import pytest
+
+from continual.domain.adapters import Task
 
 
 class Line:
@@ -21,11 +25,11 @@ def judged(monkeypatch, libraries):
     """`stay_near` with validation scores that are told instead of measured."""
     from flows.updates import evaluation
 
-    def judge(scores_of):
-        line = Line()
+    def judge(scores_of, task=Task.CLASSIFICATION):
+        line, context = Line(), SimpleNamespace(options=SimpleNamespace(task=task))
 
         monkeypatch.setattr(evaluation, "validate", lambda _context, _network, sites: scores_of(line.share, sites))
-        return evaluation.stay_near(None, line, None, ("first", "second")), line
+        return evaluation.stay_near(context, line, None, ("first", "second")), line
 
     return judge
 
@@ -39,6 +43,14 @@ def test_the_best_validation_mean_over_all_sites_decides(judged):
 def test_of_shares_that_are_as_good_the_nearest_to_the_champion_is_kept(judged):
     stay, line = judged(lambda share, sites: dict.fromkeys(sites, {0.6: 0.80, 0.8: 0.893, 1.0: 0.90}[share]))
     assert (stay.share, line.share) == (0.8, 0.8)
+
+
+def test_of_masks_less_than_a_hundredth_of_dice_is_already_worse(judged):
+    means = {0.6: 0.893, 0.8: 0.8985, 1.0: 0.90}
+    stay, _ = judged(lambda share, sites: dict.fromkeys(sites, means[share]), Task.SEGMENTATION)
+    assert stay.share == 0.8
+    stay, _ = judged(lambda share, sites: dict.fromkeys(sites, means[share]))
+    assert stay.share == 0.6
 
 
 def test_every_site_weighs_the_same(judged):
