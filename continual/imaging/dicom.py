@@ -166,7 +166,7 @@ def _check_decoder(dataset: Any) -> None:
         raise UnreadableImageError("the DICOM file names no transfer syntax; export it again with complete file meta")
     try:
         available = get_decoder(syntax).is_available
-    except NotImplementedError:
+    except NotImplementedError:  # pydicom's word for a syntax that it knows no decoder of, installed or not
         available = False
     if not available:
         raise UnreadableImageError(

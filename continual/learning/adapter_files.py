@@ -6,7 +6,6 @@ safetensors; knows nothing of where the bytes are kept.
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -64,13 +63,15 @@ def write_adapter(
     configuration = network.peft.peft_config["default"].to_dict()
     configuration["base_model_name_or_path"] = record["network"]["backbone"]
     configuration["inference_mode"] = True
+    with full_precision():
+        golden = golden_scores(network, record["network"]["image_size"]).cpu().contiguous()
     adapter = {name: weight.contiguous() for name, weight in get_peft_model_state_dict(network.peft).items()}
     return {
         ADAPTER_WEIGHTS: save(_on_cpu(adapter), metadata={"format": "pt"}),
         ADAPTER_CONFIGURATION: json.dumps(configuration, indent=2, sort_keys=True, default=_plain).encode(),
         HEAD_WEIGHTS: save(_on_cpu(network.head.state_dict())),
         IMPORTANCE: save(_on_cpu(importance)),
-        GOLDEN_OUTPUTS: save({"scores": golden_scores(network, record["network"]["image_size"]).cpu().contiguous()}),
+        GOLDEN_OUTPUTS: save({"scores": golden}),
         RECORD: json.dumps(record, indent=2, sort_keys=True, allow_nan=False).encode(),
         CARD: model_card(record).encode(),
     }
@@ -137,12 +138,13 @@ def read_adapter(weights: BackboneWeights, files: Mapping[str, bytes], device: t
 
 def _prove_alive(network: TunedNetwork, image_size: int, expected: Tensor) -> None:
     try:
-        check_golden(golden_scores(network, image_size), expected)
+        with full_precision():
+            check_golden(golden_scores(network, image_size), expected)
     except AdapterMismatchError:
         if next(network.parameters()).device.type != "cuda":
             raise
         # Until golden outputs were computed in full precision, a GPU wrote what it rounds.
-        check_golden(golden_scores(network, image_size, exact=False), expected)
+        check_golden(golden_scores(network, image_size), expected)
 
 
 def _untrained(weights: BackboneWeights, shape: Mapping[str, Any]) -> TunedNetwork:
@@ -175,9 +177,7 @@ def read_importance(files: Mapping[str, bytes], device: torch.device) -> dict[st
 
 
 @torch.inference_mode()
-def golden_scores(
-    network: TunedNetwork, image_size: int, *, exact: bool = True
-) -> Float[Tensor, "image klass *position"]:
+def golden_scores(network: TunedNetwork, image_size: int) -> Float[Tensor, "image klass *position"]:
     """Class scores on fixed synthetic images, through the whole path from pixels to head.
 
     Of dense scores every eighth pixel of every eighth row, on images of one tile, or volumes of one patch: a few
@@ -191,8 +191,7 @@ def golden_scores(
         made = golden_images(network.grid.tile)[:1]
     else:
         made = golden_images(network.grid.tile if isinstance(network, SegmentingNetwork) else image_size)
-    with full_precision() if exact else nullcontext():
-        scores: Tensor = network.from_images(made.to(device))
+    scores: Tensor = network.from_images(made.to(device))
     return scores[..., ::GOLDEN_STRIDE, ::GOLDEN_STRIDE] if scores.ndim > 2 else scores
 
 

@@ -281,9 +281,13 @@ class AdapterContext:
             if missing:
                 self._forget_erased(missing)
 
-    def _check_stored(self, samples: Sequence[Sample]) -> None:
+    def _erased(self, samples: Sequence[Sample]) -> set[str]:
+        """Digests of those that are stored no more."""
         digests = {sample.digest for sample in samples}
-        gone = digests - self.registry.samples.stored(digests)
+        return digests - self.registry.samples.stored(digests)
+
+    def _check_stored(self, samples: Sequence[Sample]) -> None:
+        gone = self._erased(samples)
         if gone:
             sites = ", ".join(dict.fromkeys(sample.site for sample in samples if sample.digest in gone))
             raise ImageErasedError(
@@ -292,8 +296,7 @@ class AdapterContext:
 
     def _forget_erased(self, samples: Sequence[Sample]) -> None:
         """An erasure sweeps what lies there when it is done; what is written after it is swept here."""
-        digests = {sample.digest for sample in samples}
-        gone = digests - self.registry.samples.stored(digests)
+        gone = self._erased(samples)
         for folder in (
             self.workplace.settings.activations_folder(),
             self.workplace.settings.kept_activations_folder(),

@@ -29,7 +29,7 @@ from flows.updates.adapter_context import AdapterContext
 SHARES = (0.6, 0.8, 1.0)
 """Shares of the way from champion to candidate that are tried."""
 AS_GOOD = {Task.CLASSIFICATION: 0.01, Task.SEGMENTATION: 0.002}
-"""A validation mean this much below the best counts as good as the best: one more image, or none that could be seen.
+"""A validation mean at most this much below the best counts as good as the best.
 
 A balanced accuracy moves by whole images, of which a class may have ten; a mean Dice moves with every pixel.
 """

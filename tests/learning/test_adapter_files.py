@@ -8,8 +8,14 @@ from peft import PeftModel
 from safetensors.torch import load, save
 
 from continual.domain.errors import AdapterMismatchError
-from continual.learning import build_network, read_adapter, read_importance, weights_from_bytes, write_adapter
-from continual.learning.adapter_files import golden_scores
+from continual.learning import (
+    adapter_files,
+    build_network,
+    read_adapter,
+    read_importance,
+    weights_from_bytes,
+    write_adapter,
+)
 from continual.learning.backbone_weights import BackboneWeights
 
 CPU = torch.device("cpu")
@@ -169,10 +175,15 @@ def test_the_record_counts_what_was_trained(champion):
     assert record["trainable_share"] == network.trainable_share()
 
 
-def test_golden_outputs_are_computed_with_32_bit_convolutions_wherever_they_are(champion, toy):
-    seen, network = [], champion.network()
-    network.head.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
-    usual = torch.backends.cudnn.allow_tf32
-    golden_scores(network, 64)
-    assert seen == [False]
+def test_golden_outputs_are_written_and_proved_with_32_bit_convolutions(champion, toy, monkeypatch):
+    seen, real, usual = [], adapter_files.golden_scores, torch.backends.cudnn.allow_tf32
+
+    def asked(*given):
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return real(*given)
+
+    monkeypatch.setattr(adapter_files, "golden_scores", asked)
+    network = champion.network()
+    write_adapter(network, {}, json.loads(champion.files["record.json"]))
+    assert seen == [False, False]
     assert torch.backends.cudnn.allow_tf32 is usual is True

@@ -21,6 +21,7 @@ from continual.learning.views import GAINS, at_shape
 MOST_SIDE_VOXELS = 512
 """Longest side of a patch, or of what is classified."""
 LONG_SIDE_VOXELS = 1024
+"""Volumes of no longer side were never refused, whatever they take: adapters in service learn from them."""
 MOST_RESAMPLED_VOXELS = 2**28
 """Most voxels of a volume at the adapter's spacing, a gibibyte, where a side is longer than `LONG_SIDE_VOXELS`."""
 MOST_SPACING_MM = 100.0
