@@ -1,7 +1,7 @@
 """Adapter versions, aliases and gate findings; knows nothing of how one is trained or stored."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -41,6 +41,16 @@ class SiteOutcomes:
     scores: tuple[float, ...] = ()
     chance: float = 0.0
     """Beside `scores`: the mean score of the best constant answer on these samples (`metrics.chance_dice`)."""
+
+    def of_classes(self, classes: Collection[str]) -> "SiteOutcomes":
+        """The outcomes of samples whose label is one of `classes`; scored ones as they are."""
+        if self.scores:
+            return self
+        kept = [place for place, label in enumerate(self.labels) if label in classes]
+        subjects, labels, predicted = (
+            tuple(part[place] for place in kept) for part in (self.subjects, self.labels, self.predicted)
+        )
+        return replace(self, subjects=subjects, labels=labels, predicted=predicted)
 
 
 @dataclass(frozen=True, slots=True)

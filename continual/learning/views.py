@@ -46,7 +46,8 @@ def view_of(
 def turned_as(plane: UInt8[np.ndarray, "height width *channel"], view: int) -> UInt8[np.ndarray, "..."]:
     """Any plane, a mask say, turned as view number `view` turns the image; values stay, 0 is identity."""
     turned = np.rot90(plane, k=view % 4)
-    if (view // 4) % 2 == 0 and view % 2 == 1:
+    # Of the first four the odd ones are mirrored, of the next four the even ones: all eight differ.
+    if (view % 2 == 1) == ((view // 4) % 2 == 0):
         turned = turned[:, ::-1]
     return turned
 

@@ -14,8 +14,11 @@ from continual.domain.errors import StreamError
 from continual.domain.samples import Split
 from continual.learning import STRATEGIES, UpdateRequest, read_adapter, write_adapter
 from continual.learning.strategies import StrategyContext
+from continual.learning.strategies.tuning import WHOLE
 
 NAMES = list(STRATEGIES)
+TUNED_APART = [name for name, strategy in STRATEGIES.items() if strategy.tuning is not WHOLE]
+AS_NAIVE = [name for name in NAMES if name != "naive" and name not in TUNED_APART]
 REPLAYING = [name for name, strategy in STRATEGIES.items() if strategy.replays]
 REGULARISING = [name for name, strategy in STRATEGIES.items() if strategy.regularises]
 DISTILLING = [name for name, strategy in STRATEGIES.items() if strategy.distils]
@@ -32,10 +35,21 @@ def test_every_name_is_its_key_and_every_strategy_says_what_it_does():
     assert JOINT
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["naive", *TUNED_APART])
 def test_a_strategy_learns_a_first_site_from_nothing(case, name):
     request = UpdateRequest(name, case.bench.samples["north", Split.TRAIN])
     assert case.score(case.bench.learn(case.bench.fresh(), request), "north") > 0.9
+
+
+@pytest.mark.parametrize("name", AS_NAIVE)
+def test_where_there_is_no_past_a_strategy_is_naive_bit_for_bit(case, name):
+    plain, same = (
+        case.bench.learn(
+            case.bench.fresh(), UpdateRequest(some, case.bench.samples["north", Split.TRAIN]), steps=4
+        ).state_dict()
+        for some in ("naive", name)
+    )
+    assert all(torch.equal(plain[key], same[key]) for key in plain)
 
 
 @pytest.mark.parametrize("name", NAMES)

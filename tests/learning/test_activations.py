@@ -13,7 +13,7 @@ from continual.domain.samples import Split
 from continual.learning import ActivationCache, ActivationKey, CachePlace, build_network
 from continual.learning.backbones import frozen_features
 from continual.learning.network import embed_prefix
-from continual.learning.views import CASTS, GAINS, standardise, view_of
+from continual.learning.views import CASTS, GAINS, standardise, turned_as, view_of
 
 CPU = torch.device("cpu")
 
@@ -130,6 +130,12 @@ def test_another_backbone_split_or_side_has_a_folder_of_its_own(toy, tmp_path):
 def test_view_zero_is_the_image_itself(toy):
     pixels = toy.pixels(_some(toy)[0])
     assert np.array_equal(view_of(pixels, 0), pixels)
+
+
+def test_the_eight_views_are_the_eight_symmetries_of_the_square():
+    plane = np.arange(16).reshape(4, 4)
+    assert len({turned_as(plane, view).tobytes() for view in range(8)}) == 8
+    assert np.array_equal(turned_as(plane, 0), plane)
 
 
 def test_views_are_deterministic_and_all_differ(toy):

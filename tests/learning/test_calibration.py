@@ -52,6 +52,17 @@ def test_the_temperature_undoes_the_overconfidence_that_made_the_scores(overconf
     assert errors[1] < errors[0] / 3 or overconfidence == 1.0
 
 
+def test_classes_that_are_no_possible_answer_make_a_temperature_no_hotter():
+    scores, targets = _told(8, 1.0)
+    cells, possible = ["all"] * 8, np.ones((8, 12), dtype=bool)
+    possible[:, 3:] = False
+    alone = fit_temperature(scores, targets, cells)
+    out_of_reach = np.hstack([scores, np.full((8, 9), -1e4)])
+    assert fit_temperature(out_of_reach, targets, cells, possible) == pytest.approx(alone, rel=1e-6)
+    unlikely = np.hstack([scores, np.full((8, 9), -30.0)])
+    assert fit_temperature(unlikely, targets, cells, possible) < fit_temperature(unlikely, targets, cells) / 1.05
+
+
 def test_no_other_temperature_has_a_smaller_loss():
     scores, targets = _told(60, 2.0)
     softness = 3 / 63

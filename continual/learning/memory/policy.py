@@ -3,6 +3,8 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -10,6 +12,7 @@ from jaxtyping import Float
 from continual.domain.digests import sha256_bytes
 from continual.domain.samples import Sample
 
+Ranked = TypeVar("Ranked")
 Features = Callable[[Sequence[str]], Float[np.ndarray, "image feature"]]
 """Frozen features of images by digest, one finite row per digest in the order given."""
 
@@ -57,24 +60,31 @@ class MemoryPolicy:
     needs_features: bool = False
 
 
-def rank(seed: int, digest: str) -> str:
+def rank(seed: int, name: str) -> str:
     """Place of an image in a keyed, uniformly random order that is the same on every machine; smaller comes first."""
-    return sha256_bytes(f"{seed}:{digest}".encode())
+    return sha256_bytes(f"{seed}:{name}".encode())
 
 
 def cells_of(candidates: Candidates) -> list[list[str]]:
-    """Digests of the labelled images per (site, class) cell, cells in order of name, each cell in order of rank.
+    """Digests of the labelled images per (site, class) cell, each cell in order of rank.
 
-    One picture may stand in two cells: a shared image, a corrected label.
+    First come a class of every site, then a second one of every site, and so on, in a keyed order that knows no
+    alphabet: where places run out within a turn, every site has as many as any other, or one less. One picture may
+    stand in two cells: a shared image, a corrected label.
     """
     cells: dict[tuple[str, str], set[str]] = defaultdict(set)
     for sample in candidates.samples:
         if sample.label is not None:
             cells[sample.site, sample.label].add(sample.digest)
-    return [sorted(cells[cell], key=lambda digest: rank(candidates.seed, digest)) for cell in sorted(cells)]
+    key = partial(rank, candidates.seed)
+    labels: dict[str, list[str]] = defaultdict(list)
+    for site, label in sorted(cells, key=lambda cell: key("/".join(cell))):
+        labels[site].append(label)
+    turns = in_turns([[(site, label) for label in labels[site]] for site in sorted(labels, key=key)])
+    return [sorted(cells[cell], key=key) for cell in turns]
 
 
-def in_turns(queues: Sequence[Sequence[str]]) -> Iterator[str]:
+def in_turns(queues: Sequence[Sequence[Ranked]]) -> Iterator[Ranked]:
     """The first of every queue, then the second of every queue that has one, and so on to the end of the longest."""
     for turn in range(max(map(len, queues), default=0)):
         yield from (queue[turn] for queue in queues if turn < len(queue))

@@ -19,7 +19,7 @@ from continual.domain.metrics import chance_dice, dice, expected_calibration_err
 from continual.domain.samples import IGNORED, Sample
 from continual.learning.activations import Progress
 from continual.learning.devices import mixed_precision
-from continual.learning.segmentation.box_network import BoxNetwork
+from continual.learning.segmentation.box_network import UNASKED, BoxNetwork
 from continual.learning.segmentation.boxes import boxes_of, filled_boxes
 from continual.learning.segmentation.dense_cache import DenseCache
 from continual.learning.segmentation.dense_network import DenseNetwork
@@ -136,8 +136,9 @@ def calibrate_masks(network: DenseNetwork, cache: DenseCache, samples: Sequence[
         sites += [sample.site] * len(chosen)
     means = {bias: np.mean([np.mean(values) for values in by_site.values()]) for bias, by_site in reached.items()}
     network.foreground_bias = max(BIASES, key=lambda bias: (round(float(means[bias]), 6), -abs(bias)))
-    biased = network.answering(torch.cat(pixels)).numpy()
-    network.temperature = fit_temperature(biased, np.concatenate(numbers).astype(np.int64), sites)
+    scored = torch.cat(pixels)
+    biased, offered = network.answering(scored).numpy(), (scored > UNASKED / 2).numpy()
+    network.temperature = fit_temperature(biased, np.concatenate(numbers).astype(np.int64), sites, offered)
     return network.temperature
 
 
