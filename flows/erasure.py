@@ -13,6 +13,7 @@ from rich.table import Table
 from continual.domain.errors import SettingsError
 from continual.domain.samples import PSEUDONYM_CHARACTERS, pseudonym
 from continual.learning import cached_digests, forget_activations, forget_training_states
+from flows.updates.occasions import MOST_UPDATES
 from flows.updates.trained_versions import HOW, TrainedVersion, trained_versions
 from flows.workplace import Workplace
 from registry import Erasure, ErasureOrder
@@ -77,7 +78,7 @@ def erase_person(workplace: Workplace, person: Person, reason: str) -> ErasureRe
     registry = workplace.registry
     earlier = registry.erasures.list(site, subject)
     samples = [sample for sample in registry.samples.list(site, with_held=True) if sample.subject == subject]
-    running = tuple(update.id for update in registry.updates.list() if update.outcome == RUNNING)
+    running = tuple(update.id for update in registry.updates.list(limit=MOST_UPDATES) if update.outcome == RUNNING)
     versions = trained_versions(registry, samples, earlier)
     findings = {"versions": [asdict(version) for version in versions], "running_updates": running}
     done = registry.erasures.erase(ErasureOrder(site, subject, workplace.actor, reason, findings))

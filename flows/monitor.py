@@ -6,6 +6,8 @@ from prefect.cache_policies import NO_CACHE
 from continual.domain.drift import DriftReport
 from flows.alerting.alerts import send_after_look
 from flows.drift.looks import look_at_site
+from flows.every_site import sites_to_visit, visit_each
+from flows.progress import say
 from flows.updates.adapter_context import context_of
 from flows.workplace import open_workplace
 
@@ -36,9 +38,20 @@ def monitor(workspace: str, adapter: str, site: str | None = None, *, now: bool 
     """Site to verdict for one site or all; sites without a window to look at are left out.
 
     A window closes when the change plan says that a look is due; with `now` as soon as it has the fewest subjects.
+    A site that fails keeps no other from its turn; the flow fails after the last one.
     """
     with open_workplace(workspace) as workplace:
-        sites = [site] if site else list(workplace.registry.samples.sites())
-    reports = {name: monitor_site(workspace, adapter, name, now=now) for name in sites}
-    send_alerts(workspace)
-    return {name: report.verdict.value for name, report in reports.items() if report is not None}
+        sites = sites_to_visit(workplace, adapter, site)
+
+    def looked(name: str) -> str | None:
+        report = monitor_site(workspace, adapter, name, now=now)
+        verdict = None if report is None else report.verdict.value
+        if verdict is not None:
+            say(f"{name}: {verdict}")
+        return verdict
+
+    try:
+        verdicts = visit_each(sites, looked)
+    finally:
+        send_alerts(workspace)
+    return {name: verdict for name, verdict in verdicts.items() if verdict is not None}

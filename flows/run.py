@@ -1,4 +1,7 @@
-"""The main job: release on the first site, then ingest, check, learn, gate and register every later one."""
+"""The main job: release on the first site, then ingest, check, learn, gate and register every later one.
+
+An adapter that is in service already is not released again: then every site is a later one.
+"""
 
 import time
 from typing import Any
@@ -9,7 +12,7 @@ from continual.domain.drift import Action
 from flows.ingest import ingest_site, intake_line
 from flows.progress import say
 from flows.requests import Incoming, Release
-from flows.update import check_before_release, release_adapter, update_site
+from flows.update import check_before_release, is_in_service, release_adapter, update_site
 from flows.updates.occasions import LEARN_ON, Occasion
 
 # Whoever runs a stream by hand asks for every shifted site to be learnt, harm or not, one after the other.
@@ -27,13 +30,13 @@ def run(
     seconds: dict[str, float] = {"ingest": 0.0, "release": 0.0, "update": 0.0}
     intake, learnt = {}, {}
     allowed = bool(wanted.options["plan"].get("new_classes"))
-    for position, site in enumerate(sites):
+    for site in sites:
         started = time.perf_counter()
         summary = intake[site] = ingest_site(workspace, incoming, site, wanted.adapter, new_classes=allowed)
         say(intake_line(summary) + ("" if summary.new or summary.relabelled else "; nothing ingested twice"))
         ended = time.perf_counter()
         seconds["ingest"] += ended - started
-        if position == 0:
+        if not is_in_service(workspace, wanted.adapter):
             number = release_adapter(workspace, site, wanted)
             learnt[site] = f"version {number}"
             seconds["release"] += time.perf_counter() - ended

@@ -1,7 +1,7 @@
 """Learn one site's new samples, judge the result, register it, and move the champion if the gate accepts."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,11 +12,12 @@ from prefect.cache_policies import NO_CACHE
 from continual.domain.adapters import AdapterState, AdapterVersion
 from continual.domain.digests import sha256_json
 from continual.domain.drift import Action, DriftReport
-from continual.domain.errors import StreamError
+from continual.domain.errors import SettingsError, StreamError
 from continual.domain.samples import Split
 from continual.domain.update_pace import JudgedUpdate, update_pause
-from continual.learning import resolve_backbone
+from continual.learning import resolve_backbone, update_strategy
 from flows.drift.looks import look_at_site, look_at_unseen
+from flows.every_site import sites_to_visit, visit_each
 from flows.progress import say
 from flows.requests import Release
 from flows.updates.adapter_context import (
@@ -28,7 +29,7 @@ from flows.updates.adapter_context import (
     options_kept,
 )
 from flows.updates.candidates import register_candidate, trouble_with_labels
-from flows.updates.choice import AUTO, candidate_of, check_kept, check_strategies
+from flows.updates.choice import AUTO, candidate_of, check_kept, check_mixing, check_strategies
 from flows.updates.experiences import new_labels, new_samples
 from flows.updates.learnt import has_learnt
 from flows.updates.letting_go import let_go
@@ -78,7 +79,7 @@ def already_judged(context: AdapterContext, site: str, strategy: str) -> bool:
         and update.parent == champion.number
         and update.outcome in JUDGED
         and {**plan, **_completed(update.plan)} == plan
-        for update in context.registry.updates.list(context.name)
+        for update in context.registry.updates.list(context.name, MOST_UPDATES)
     )
 
 
@@ -90,6 +91,7 @@ def check_before_release(workspace: str, wanted: Release, strategy: str | None =
     """
     asked = options_from_record(wanted.options)
     check_strategies(asked, strategy)
+    check_mixing(asked, (*asked.plan.strategies, *([strategy] if strategy else [])))
     with open_workplace(workspace, create=True) as workplace:
         champion = champion_of(workplace, wanted.adapter)
         if champion is not None:
@@ -98,6 +100,30 @@ def check_before_release(workspace: str, wanted: Release, strategy: str | None =
             return options_kept(champion, wanted)
         check_release(wanted, workplace.settings.device)
         return []
+
+
+def check_references(workspace: str, adapter: str, references: Sequence[str], *, keep_images: bool) -> None:
+    """Raise an error where references could not be learnt after the run, or are none.
+
+    They learn all images once more, so that an adapter in service must keep them; one that is to be made does as
+    `keep_images` says. Raises SettingsError, or StreamError for a strategy that cannot start from a version.
+    """
+    for reference in references:
+        update_strategy(reference)
+    with open_workplace(workspace, create=True) as workplace:
+        champion = champion_of(workplace, adapter)
+        kept = keep_images if champion is None else options_from_record(champion.record["options"]).plan.keep_images
+    if references and not kept:
+        raise SettingsError(
+            f"--compare {','.join(references)} learns all images once more, and of adapter {adapter} (--no-images) 0 "
+            "are kept; leave --compare out"
+        )
+
+
+def is_in_service(workspace: str, adapter: str) -> bool:
+    """Whether the adapter has a champion."""
+    with open_workplace(workspace) as workplace:
+        return champion_of(workplace, adapter) is not None
 
 
 def release(workspace: str, site: str, wanted: Release) -> AdapterVersion:
@@ -249,8 +275,15 @@ def update(
     """Update an adapter with one site's new samples, or every site's, where the drift verdict calls for it.
 
     A window closes when the change plan says that a look is due; with `now` as soon as it has the fewest subjects.
+    A site that fails keeps no other from its turn; the flow fails after the last one.
     """
     with open_workplace(workspace) as workplace:
-        sites = [site] if site else list(workplace.registry.samples.sites())
+        sites = sites_to_visit(workplace, adapter, site)
     learn_on = replace(LEARN_ON, now=now)
-    return {name: update_site(workspace, adapter, name, strategy, learn_on, new_classes=new_classes) for name in sites}
+
+    def learnt(name: str) -> str:
+        outcome = update_site(workspace, adapter, name, strategy, learn_on, new_classes=new_classes)
+        say(f"{name}: {outcome}")
+        return outcome
+
+    return visit_each(sites, learnt)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from continual.domain.errors import NotFoundError
 from continual.settings import Settings, create_workspace, load_settings, pseudonym_key, require_workspace
 from registry import Registry, open_registry
 
@@ -37,3 +38,10 @@ def open_workplace(workspace: str | Path, *, create: bool = False) -> Iterator[W
     key = pseudonym_key(settings)
     with open_registry(settings.resolved_database_url(), settings.resolved_artifacts_url()) as registry:
         yield Workplace(settings, registry, key)
+
+
+def check_site(workplace: Workplace, site: str | None) -> None:
+    """Raise NotFoundError for a site that never sent an image; None stands for all."""
+    known = workplace.registry.samples.sites()
+    if site is not None and site not in known:
+        raise NotFoundError(f"no site {site!r}; known sites: {', '.join(known) or 'none yet'}; correct its name")

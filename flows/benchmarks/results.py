@@ -8,8 +8,9 @@ from continual.domain.metrics import METRICS, summarise
 from continual.domain.samples import Split
 from continual.learning import VersionNetwork, update_strategy
 from flows.benchmarks.stream_runs import Start, run_strategy
+from flows.progress import say
 from flows.updates.adapter_context import AdapterContext
-from flows.updates.evaluation import chance_on, evaluate, labelled_samples
+from flows.updates.evaluation import chance_on, evaluate, labelled_samples, split_digest
 
 
 def matrix_row(context: AdapterContext, network: VersionNetwork, sites: Sequence[str]) -> dict[str, float]:
@@ -19,25 +20,39 @@ def matrix_row(context: AdapterContext, network: VersionNetwork, sites: Sequence
 
 
 def version_row(context: AdapterContext, version: AdapterVersion, sites: Sequence[str]) -> dict[str, float]:
-    """A version's row: what its record holds, and a fresh evaluation on sites that arrived after it."""
+    """A version's row on the test splits as they are now: what its record holds of them, else a fresh evaluation.
+
+    A split grows with new patients and late labels, and rows of different splits cannot be compared.
+    """
     row = dict(version.metrics)
-    missing = [site for site in sites if site not in row]
-    if missing:
-        row |= matrix_row(context, context.network_of(version), missing)
+    asked = [site for site in sites if site not in row or not _same_split(context, version, site)]
+    if asked:
+        row |= matrix_row(context, context.network_of(version), asked)
     return {site: row[site] for site in sites}
+
+
+def _same_split(context: AdapterContext, version: AdapterVersion, site: str) -> bool:
+    """Whether a site's test split is the one that a version was judged on; by its size, where no more was kept."""
+    samples = labelled_samples(context, site, Split.TEST)
+    judged = version.record.get("tested", {}).get(site)
+    if judged is None:
+        return bool(version.record.get("scores", {}).get(site, {}).get("samples") == len(samples))
+    return bool(judged == split_digest(samples))
 
 
 def stream_result(context: AdapterContext, wanted: Sequence[str]) -> dict[str, Any]:
     """Everything `result.json` holds about the adapter's stream over the wanted sites that have a labelled test split.
 
-    `result_matrix` has one row per version; the derived scores follow the version in service after each site.
+    The sites come in the order in which they were learnt, whatever order they are named in. `result_matrix` has one row
+    per version; the derived scores follow the version in service after each site.
     """
-    sites = [site for site in wanted if labelled_samples(context, site, Split.TEST)]
     versions = context.registry.adapters.list(context.name)
+    begun = _begun(versions)
+    sites = _as_learnt([site for site in wanted if labelled_samples(context, site, Split.TEST)], begun)
     rows = {version.number: version_row(context, version, sites) for version in versions}
     chance = [chance_on(context, site) for site in sites]
     champion = context.champion()
-    serving = _in_service(versions, champion or versions[0], sites)
+    serving = _in_service(versions, champion or versions[0], sites, begun)
     service = [[rows[number][site] for site in sites] for number in serving]
     return {
         "adapter": context.name,
@@ -77,6 +92,18 @@ def derived_scores(service: Sequence[Sequence[float]], sites: Sequence[str], cha
     }
 
 
+def reference_results(context: AdapterContext, strategies: Sequence[str], sites: Sequence[str]) -> dict[str, Any]:
+    """Every strategy's `reference_result` over those of the sites that can be learnt, which it names; none, with a word
+    to whoever watches, where the site of the release is not the first of them.
+    """
+    learnable = [site for site in sites if labelled_samples(context, site, Split.TRAIN)]
+    release = _accepted(context.registry.adapters.list(context.name))[0].trained_on[0]
+    if learnable[:1] != [release]:
+        say(f"no reference beside it: one starts from the release at {release}, which is not the first site named")
+        return {}
+    return {name: reference_result(context, name, learnable) | {"sites": learnable} for name in strategies}
+
+
 def reference_result(context: AdapterContext, strategy: str, sites: Sequence[str]) -> dict[str, Any]:
     """The same stream under another strategy, from the release, the first accepted version; nothing is registered.
 
@@ -89,15 +116,28 @@ def reference_result(context: AdapterContext, strategy: str, sites: Sequence[str
     return {"result_matrix": run.matrix, **derived_scores(run.matrix, sites, chance)}
 
 
-def _in_service(versions: Sequence[AdapterVersion], latest: AdapterVersion, sites: Sequence[str]) -> list[int]:
+def _begun(versions: Sequence[AdapterVersion]) -> dict[str, int]:
+    """Number of the first version of each site that was to be learnt."""
+    begun: dict[str, int] = {}
+    for version in versions:
+        begun.setdefault(version.record["experience"]["site"], version.number)
+    return begun
+
+
+def _as_learnt(sites: Sequence[str], begun: Mapping[str, int]) -> list[str]:
+    """The sites with those learnt in the order of learning; one that nobody was to learn keeps its place."""
+    ordered = iter(sorted((site for site in sites if site in begun), key=begun.__getitem__))
+    return [next(ordered) if site in begun else site for site in sites]
+
+
+def _in_service(
+    versions: Sequence[AdapterVersion], latest: AdapterVersion, sites: Sequence[str], begun: Mapping[str, int]
+) -> list[int]:
     """Number of the version in service after each site, before the next one was first learnt; `latest` after the last.
 
     A rejected or skipped update leaves the version before.
     """
     accepted = [version.number for version in _accepted(versions)]
-    begun: dict[str, int] = {}
-    for version in versions:
-        begun.setdefault(version.record["experience"]["site"], version.number)
     serving = []
     for place in range(1, len(sites)):
         following = min((begun[site] for site in sites[place:] if site in begun), default=latest.number + 1)
@@ -110,7 +150,8 @@ def _accepted(versions: Sequence[AdapterVersion]) -> list[AdapterVersion]:
 
 
 def _verdicts(context: AdapterContext, sites: Sequence[str]) -> Mapping[str, str]:
-    reports = {site: context.registry.drift.latest(site) for site in sites}
+    """The adapter's own last verdict on each site that it looked at."""
+    reports = {site: context.registry.drift.latest(site, context.name) for site in sites}
     return {site: report.verdict.value for site, report in reports.items() if report is not None}
 
 

@@ -28,7 +28,6 @@ from flows.commands.command_options import (
     Workspace,
     are_upright,
     changes_of,
-    check_references,
     looks_of,
     make_console,
     prepare_workspace,
@@ -92,7 +91,9 @@ def demo(
     prepare_workspace(workspace, None)
     with showing_progress(console):
         from flows.demo import ADAPTER, SITES, play
+        from flows.update import check_references
 
+        check_references(str(workspace), ADAPTER, split_names(compare), keep_images=True)
         outcome = play(str(workspace))
         result = _result(workspace, ADAPTER, list(SITES), compare) | {"seconds": outcome["seconds"]}
     _finish(console, result, json_path)
@@ -160,26 +161,27 @@ def run(  # noqa: PLR0913 (one parameter per option)
     console = make_console()
     names = split_names(sites)
     changes = changes_of(policy)
-    check_references(compare, keep_images=changes.get("keep_images", keep_images))
     incoming = read_incoming(manifest, labels, names)
     prepare_workspace(workspace, device)
     with showing_progress(console):
         from continual.domain.change_plan import FEWEST_LABELLED, ChangePlan
-        from continual.learning import LoraShape, training_options, update_strategy, usual_alpha
+        from continual.learning import LoraShape, training_options, usual_alpha
         from flows.requests import Release
         from flows.run import run as run_flow
+        from flows.update import check_references
         from flows.updates.adapter_context import AdapterOptions
         from flows.updates.choice import plan_for
 
-        for reference in split_names(compare):
-            update_strategy(reference)
+        kept = changes.get("keep_images", keep_images)
+        check_references(str(workspace), adapter, split_names(compare), keep_images=kept)
         looks = looks_of(backbone, backbone_name, image_size, spacing, volume_size)
         options = AdapterOptions(
             looks.image_size,
             LoraShape(lora_rank, usual_alpha(peft_method, lora_rank), lora_blocks or looks.blocks, peft_method),
             training_options(task, steps, seed, volumes=looks.volume is not None, upright=are_upright(views)),
             ChangePlan(
-                strategies=tuple(split_names(allow)) or plan_for(strategy, task, volumes=looks.volume is not None),
+                strategies=tuple(split_names(allow))
+                or plan_for(strategy, task, volumes=looks.volume is not None, test_time_views=test_time_views),
                 replay_samples=replay_samples,
                 replay_bytes=replay_bytes,
                 replay_policy=replay_policy,
@@ -246,8 +248,6 @@ def monitor(
         from flows.monitor import monitor as monitor_flow
 
         verdicts = monitor_flow(str(workspace), adapter, site, now=True)
-    for name, verdict in verdicts.items():
-        console.print(f"{name}: {verdict}", highlight=False)
     if not verdicts:
         console.print("nothing new since the champion was released, or too little for a look")
 
@@ -267,9 +267,7 @@ def update(
     with showing_progress(console):
         from flows.update import update as update_flow
 
-        outcomes = update_flow(str(workspace), adapter, site, strategy, new_classes=new_classes, now=True)
-    for name, outcome in outcomes.items():
-        console.print(f"{name}: {outcome}", highlight=False)
+        update_flow(str(workspace), adapter, site, strategy, new_classes=new_classes, now=True)
 
 
 @app.command()
@@ -394,7 +392,7 @@ def _quiet_prefect() -> None:
 
 
 def _result(workspace: Path, adapter: str, sites: list[str], compare: str = "") -> dict[str, object]:
-    from flows.benchmarks.results import reference_result, stream_result
+    from flows.benchmarks.results import reference_results, stream_result
     from flows.updates.adapter_context import context_of
     from flows.workplace import open_workplace
 
@@ -403,7 +401,7 @@ def _result(workspace: Path, adapter: str, sites: list[str], compare: str = "") 
         result = stream_result(context, sites)
         wanted = split_names(compare)
         if wanted:
-            result["references"] = {name: reference_result(context, name, sites) for name in wanted}
+            result["references"] = reference_results(context, wanted, result["sites"])
     return result
 
 

@@ -134,16 +134,6 @@ def prepare_workspace(workspace: Path, device: str | None, *, create: bool = Tru
         apply_environment({"CONTINUAL_DEVICE": device})
 
 
-def check_references(compare: str, *, keep_images: bool) -> None:
-    """Raise SettingsError for references beside a run that keeps no images: they learn all images once more."""
-    from continual.domain.errors import SettingsError
-
-    if compare and not keep_images:
-        raise SettingsError(
-            f"--compare {compare} learns all images once more, and with --no-images 0 are kept; leave one of them out"
-        )
-
-
 def changes_of(policy: Path | None) -> dict[str, Any]:
     """What a policy changes in the change plan; nothing without one."""
     from flows.commands.policy import read_policy

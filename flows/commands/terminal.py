@@ -45,8 +45,8 @@ def show_result(console: Console, result: Mapping[str, Any]) -> None:
     metric = str(result["metric"]).replace("_", " ")
     show_matrix(console, f"Result matrix: {metric} on frozen test splits", result, names)
     for strategy, reference in result.get("references", {}).items():
-        rows = [f"after {site}" for site in result["sites"]]
-        show_matrix(console, f"Reference: {strategy}", {**reference, "sites": result["sites"]}, rows)
+        rows = [f"after {site}" for site in reference["sites"]]
+        show_matrix(console, f"Reference: {strategy}", reference, rows)
     table = Table(title="Sites", title_justify="left")
     for heading in ("site", "drift verdict", "forgetting"):
         table.add_column(heading)

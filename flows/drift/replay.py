@@ -24,7 +24,7 @@ from flows.drift.looks import Looker, said_before, take_look
 from flows.progress import Advance, track
 from flows.updates.adapter_context import context_of
 from flows.updates.occasions import LEARN_ON
-from flows.workplace import Workplace
+from flows.workplace import Workplace, check_site
 
 QUIET = (Verdict.NO_DRIFT, Verdict.INSUFFICIENT_DATA)
 REPLAYED = frozenset(
@@ -109,8 +109,7 @@ def replay(workplace: Workplace, adapter: str | None, site: str | None, policy: 
     changed = {name: value for name, value in policy.items() if name in REPLAYED}
     plans = {IN_FORCE: history.plans, POLICY: {n: plan.changed(changed) for n, plan in history.plans.items()}}
     known = context.registry.samples.sites()
-    if site is not None and site not in known:
-        raise NotFoundError(f"no site {site!r}; known sites: {', '.join(known) or 'none yet'}")
+    check_site(workplace, site)
     shown = [site] if site else list(known)
     budgets = any(plan.updates_per_month for each in plans.values() for plan in each.values())
     # The budget is the adapter's: what other sites would have spent of it counts.

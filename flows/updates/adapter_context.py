@@ -303,6 +303,11 @@ class AdapterContext:
         ):
             forget_activations(folder, gone)
 
+    def looks_at(self, site: str) -> bool:
+        """Whether the site has samples of the backbone's kind, images or volumes, or none at all."""
+        samples = self.registry.samples.list(site)
+        return not samples or any(sample.is_volume is self.weights.of_volumes for sample in samples)
+
     def _check_kinds(self, samples: Sequence[Sample]) -> None:
         wrong = [sample for sample in samples if sample.is_volume is not self.weights.of_volumes]
         if wrong:

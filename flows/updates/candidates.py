@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from continual.domain.adapters import CHAMPION, AdapterVersion, GateDecision, SiteOutcomes, VersionDraft
+from continual.domain.adapters import CHAMPION, AdapterVersion, GateDecision, SiteOutcomes, Task, VersionDraft
 from continual.domain.digests import sha256_json
 from continual.domain.errors import StreamError
 from continual.domain.metrics import METRICS, chance_level
@@ -46,6 +46,7 @@ from flows.updates.evaluation import (
     evaluate_on,
     labelled_samples,
     settle,
+    split_digest,
     stay_near,
 )
 from flows.updates.experiences import new_labels, new_samples
@@ -53,6 +54,7 @@ from flows.updates.learnt import learnt_record
 from flows.updates.letting_go import learnable
 from flows.updates.lineage import learnt_samples, newest_of_lora
 from flows.updates.memory import check_memory, choose_memory, remembered_by
+from flows.updates.pace import Pace
 from registry import run_gate
 
 Tested = Mapping[str, tuple[SiteOutcomes, SiteScore | DenseScore]]
@@ -105,10 +107,9 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
     experience = labelled_experience(context, champion, site)
     remembered = learnable(context, remembered_by(context.registry, champion))
     start = newest_of_lora(context, champion)
-    joint = STRATEGIES[strategy].joint
-    past = learnt_samples(context, champion) if joint else []
+    past = learnt_samples(context, champion) if STRATEGIES[strategy].joint else []
     # Without images, what is left of them can be learnt: those that the memory remembers.
-    missed = [] if joint or start is champion else learnable(context, learnt_samples(context, champion, start))
+    missed = [] if past or start is champion else learnable(context, learnt_samples(context, champion, start))
     seen = [*missed, *experience, *remembered, *past]
     context.fill(seen, context.options.training.views, f"{site}: activations")
     network, importance = _start(context, start, classes_after(context, champion, seen))
@@ -121,12 +122,13 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
     memory = choose_memory(context, [*remembered, *experience])
     if start is None or STRATEGIES[strategy].regularises:
         check_memory(context, memory, experience)
-    line = WeightLine(network)
+    line, stay = WeightLine(network), Stay()
     progress = track(f"{site}: {strategy}", options.steps)
     spent = learn(network, context.cache, request, options, progress, _checkpoints(context, site, strategy))
-    stay = Stay()
-    if start is not None and STRATEGIES[strategy].stays:
-        stay = stay_near(context, line, network, order_learnt(champion, site))
+    with Pace() as after:
+        if start is not None and STRATEGIES[strategy].stays:
+            stay = stay_near(context, line, network, order_learnt(champion, site))
+        importance = _measured(context, network, site, memory)
     return Trained(
         site=site,
         strategy=strategy,
@@ -134,13 +136,13 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
         parent=champion,
         experience=tuple(experience),
         memory=memory,
-        importance=_measured(context, network, site, memory),
-        learn_seconds=spent.wall,
+        importance=importance,
+        learn_seconds=spent.wall + after.wall,
         replayed=len(replayed) if STRATEGIES[strategy].replays else 0,
         past=len(past) + len(missed),
         stay=stay,
         start=start.number if start else None,
-        cpu_seconds=spent.cpu,
+        cpu_seconds=spent.cpu + after.cpu,
         held=held,
     )
 
@@ -167,11 +169,12 @@ def register_candidate(context: AdapterContext, trained: Trained, choice: Choice
     started = time.perf_counter()
     # Before the test split is looked at, so that what is measured there is what will be served.
     despite_erasures(lambda: settle(context, trained.network, trained.trained_on, f"{trained.site}: temperature"))
-    tested, before = despite_erasures(lambda: _tested(context, trained))
+    tested, before, splits = despite_erasures(lambda: _tested(context, trained))
     past = trained.parent.trained_on if trained.parent else ()
-    gate = run_gate(_outcomes(tested), _outcomes(before), past, context.options.plan)
+    asked, rivals = (_outcomes(each, trained.parent) for each in (tested, before))
+    gate = run_gate(asked, rivals, past, context.options.plan)
     seconds = {"learn": trained.learn_seconds, "evaluate": time.perf_counter() - started}
-    record = _record(context, trained, tested, gate)
+    record = _record(context, trained, tested, gate) | {"tested": splits}
     costs: dict[str, Any] = {"seconds": seconds}
     if choice is not None:
         record["choice"], costs["choice"] = choice.without_costs(), choice.as_record()
@@ -198,13 +201,19 @@ def register_candidate(context: AdapterContext, trained: Trained, choice: Choice
     return judged
 
 
-def _tested(context: AdapterContext, trained: Trained) -> tuple[dict[str, Evaluation], dict[str, Evaluation]]:
-    """What candidate and champion say on the test splits, listed once: no intake parts what both are asked."""
+def _tested(
+    context: AdapterContext, trained: Trained
+) -> tuple[dict[str, Evaluation], dict[str, Evaluation], dict[str, str]]:
+    """What candidate and champion say on the test splits, and digests of these.
+
+    They are listed once: no intake parts what both are asked.
+    """
     samples = {site: labelled_samples(context, site, Split.TEST) for site in trained.trained_on}
+    splits = {site: split_digest(held) for site, held in samples.items()}
     tested = evaluate_on(context, trained.network, samples, Split.TEST)
     if trained.parent is None:
-        return tested, {}
-    return tested, evaluate_on(context, context.network_of(trained.parent), samples, Split.TEST)
+        return tested, {}, splits
+    return tested, evaluate_on(context, context.network_of(trained.parent), samples, Split.TEST), splits
 
 
 def _checkpoints(context: AdapterContext, site: str, strategy: str) -> Checkpoints:
@@ -221,18 +230,44 @@ def _state_path(context: AdapterContext, site: str, strategy: str) -> Path:
 
 
 def labelled_experience(context: AdapterContext, champion: AdapterVersion | None, site: str) -> list[Sample]:
-    """A site's labelled training samples that the champion has not learnt; StreamError when they are too few."""
+    """A site's labelled training samples that the champion has not learnt.
+
+    StreamError when they are too few, or when there is nothing that the gate could judge the update by.
+    """
     experience = _labelled(context, champion, site)
     shortage = _shortage(context, experience)
     if shortage is not None:
         raise StreamError(f"site {site} has {shortage}; send labels, or release with a lower --minimum-labelled")
+    unjudged = _unjudged(context, champion, site)
+    if unjudged is not None:
+        raise StreamError(unjudged)
     return experience
 
 
 def trouble_with_labels(context: AdapterContext, champion: AdapterVersion, site: str) -> str | None:
-    """Why a site's new labels carry no update: too few, or some of classes that the change plan does not allow."""
+    """Why a site's new labels carry no update: too few, some of classes that the change plan does not allow, or none
+    that the gate could judge it by.
+    """
     experience = _labelled(context, champion, site)
-    return _shortage(context, experience) or _forbidden(context, champion, experience)
+    return (
+        _shortage(context, experience)
+        or _forbidden(context, champion, experience)
+        or _unjudged(context, champion, site)
+    )
+
+
+def _unjudged(context: AdapterContext, champion: AdapterVersion | None, site: str) -> str | None:
+    """Which site the gate could not judge after this update; at a past one it reads the champion's classes."""
+    for name in order_learnt(champion, site):
+        held = labelled_samples(context, name, Split.TEST)
+        if champion is not None and name in champion.trained_on and context.options.task is Task.CLASSIFICATION:
+            held = [sample for sample in held if sample.label in champion.classes]
+        if not held:
+            return (
+                f"site {name} has 0 labelled test images, and no update is put in service that was not judged at every "
+                "site learnt; send labels of test images of that site, or its images with another split"
+            )
+    return None
 
 
 def _labelled(context: AdapterContext, champion: AdapterVersion | None, site: str) -> list[Sample]:
@@ -293,8 +328,15 @@ def _chance(outcome: SiteOutcomes) -> float:
     return outcome.chance if outcome.scores else chance_level(outcome.labels)
 
 
-def _outcomes(tested: Tested) -> list[SiteOutcomes]:
-    return [outcome for outcome, _ in tested.values()]
+def _outcomes(tested: Tested, parent: AdapterVersion | None) -> list[SiteOutcomes]:
+    """Outcomes as the gate reads them: at a past site, of the classes that the champion knows.
+
+    Of a class that it never heard of it says nothing right, and what a candidate gains there would pay for a loss.
+    """
+    return [
+        outcome.of_classes(parent.classes) if parent and outcome.site in parent.trained_on else outcome
+        for outcome, _ in tested.values()
+    ]
 
 
 def _record(context: AdapterContext, trained: Trained, tested: Tested, gate: GateDecision) -> dict[str, Any]:

@@ -7,14 +7,13 @@ import numpy as np
 from continual.domain.adapters import AdapterVersion, Task
 from continual.domain.change_plan import ChangePlan
 from continual.domain.errors import ImageLetGoError, StreamError
-from continual.domain.samples import Split
 from continual.domain.strategy_choice import CandidateFigures, Choice, choose
 from continual.learning import CLOSED_FORMS, REFERENCES, STRATEGIES, update_strategy
 from flows.progress import say
 from flows.updates.adapter_context import AdapterContext, AdapterOptions
 from flows.updates.candidates import Trained, order_learnt, train_candidate
 from flows.updates.closed_form_candidates import fit_candidate
-from flows.updates.evaluation import AS_GOOD, labelled_samples, validate
+from flows.updates.evaluation import AS_GOOD, Samples, despite_erasures, validate, validation_samples
 from flows.updates.gone_images import NEW_WORKSPACE
 
 AUTO = "auto"
@@ -51,11 +50,32 @@ def check_strategies(options: AdapterOptions, asked: str | None) -> None:
         raise StreamError(
             f"strategy {closed[0]!r} makes versions of images only; for volumes choose one of {', '.join(STRATEGIES)}"
         )
+    check_views(options, names)
     check_kept(options.plan, names)
     if asked not in (None, AUTO, *allowed):
         raise StreamError(
             f"strategy {asked!r} is not on the change plan, which allows {', '.join(allowed)}; choose one of these, or "
             "release an adapter of its own with --allow"
+        )
+
+
+def check_views(options: AdapterOptions, names: Sequence[str]) -> None:
+    """Raise StreamError where a closed form is to answer from several views: it answers from features of one."""
+    closed = [name for name in names if name in CLOSED_FORMS]
+    if closed and options.test_time_views > 1:
+        raise StreamError(
+            f"strategy {closed[0]!r} answers from 1 view of an image, and answers are to be means over "
+            f"{options.test_time_views}; leave out --test-views or choose one of {', '.join(STRATEGIES)}"
+        )
+
+
+def check_mixing(options: AdapterOptions, names: Sequence[str]) -> None:
+    """Raise StreamError where masks are to be mixed: every place of a mask has an answer of its own."""
+    mixing = [name for name in names if name in STRATEGIES and STRATEGIES[name].mixes]
+    if mixing and options.task is Task.SEGMENTATION:
+        raise StreamError(
+            f"strategy {mixing[0]!r} mixes whole images, which masks do not allow; choose replay_lwf, which is the "
+            "same without mixing"
         )
 
 
@@ -74,11 +94,13 @@ def check_kept(plan: ChangePlan, names: Sequence[str]) -> None:
             )
 
 
-def plan_for(asked: str | None, adapter_task: Task, *, volumes: bool) -> tuple[str, ...]:
+def plan_for(asked: str | None, adapter_task: Task, *, volumes: bool, test_time_views: int = 1) -> tuple[str, ...]:
     """What a plan allows that is made by asking for a strategy: no update shall be outside the plan it begins with."""
     if asked != AUTO:
         return (asked,) if asked else ChangePlan().strategies
-    return OF_IMAGES if adapter_task is Task.CLASSIFICATION and not volumes else OF_MASKS_AND_VOLUMES
+    if adapter_task is not Task.CLASSIFICATION or volumes:
+        return OF_MASKS_AND_VOLUMES
+    return tuple(name for name in OF_IMAGES if name not in CLOSED_FORMS or test_time_views == 1)
 
 
 def candidate_of(
@@ -92,16 +114,19 @@ def candidate_of(
     if strategy != AUTO:
         return _trained(context, champion, site, strategy), None
     first, sites = plan.strategies[0], order_learnt(champion, site)
-    if not any(labelled_samples(context, name, Split.VALIDATION) for name in sites):
+    held = _judged_by(context, champion, sites)
+    if not any(held.values()):
         only = _trained(context, champion, site, first)
         reason = f"No site has a labelled validation sample to choose by: {first} is the change plan's first."
         return only, Choice(first, reason, AS_GOOD[context.options.task], plan.past_site_drop, ())
-    before = validate(context, context.network_of(champion), champion.trained_on) if champion else {}
+    # What all of them are asked about is nobody's cost.
+    despite_erasures(lambda: _fill(context, _still_there(context, held)))
+    before = validate(context, context.network_of(champion), _past(held, champion)) if champion else {}
     found: dict[str, Trained] = {}
     figures: list[CandidateFigures] = []
     for name in dict.fromkeys(plan.strategies):
         found[name] = _trained(context, champion, site, name)
-        figures.append(_figures(context, found[name], before))
+        figures.append(_figures(context, found[name], held, before))
         say(f"{site}: {name} has validation mean {figures[-1].mean:.3f} for {figures[-1].cpu_seconds:.1f} CPU seconds")
     choice = choose(figures, AS_GOOD[context.options.task], plan.past_site_drop)
     say(f"{site}: {choice.reason}")
@@ -114,9 +139,29 @@ def _trained(context: AdapterContext, champion: AdapterVersion | None, site: str
     return train_candidate(context, champion, site, strategy)
 
 
-def _figures(context: AdapterContext, trained: Trained, before: Scores) -> CandidateFigures:
-    after = validate(context, trained.network, trained.trained_on)
-    changes = {site: after[site] - score for site, score in before.items()}
+def _judged_by(context: AdapterContext, champion: AdapterVersion | None, sites: Sequence[str]) -> Samples:
+    """Validation samples by site, listed once for all candidates; at past sites of the champion's classes, as the gate
+    reads them.
+    """
+    found = validation_samples(context, sites)
+    if champion is None or context.options.task is Task.SEGMENTATION:
+        return found
+    known = {site: [one for one in found[site] if one.label in champion.classes] for site in champion.trained_on}
+    return found | known
+
+
+def _fill(context: AdapterContext, samples: Samples) -> None:
+    every = [one for group in samples.values() for one in group]
+    context.fill(every, context.options.test_time_views, "validation: activations")
+
+
+def _past(samples: Samples, champion: AdapterVersion) -> Samples:
+    return {site: samples[site] for site in champion.trained_on}
+
+
+def _figures(context: AdapterContext, trained: Trained, held: Samples, before: Scores) -> CandidateFigures:
+    after = despite_erasures(lambda: validate(context, trained.network, _still_there(context, held)))
+    changes = {site: after[site] - score for site, score in before.items() if site in after}
     worst = min(changes, key=changes.__getitem__, default=None)
     return CandidateFigures(
         strategy=trained.strategy,
@@ -127,3 +172,9 @@ def _figures(context: AdapterContext, trained: Trained, before: Scores) -> Candi
         seconds=trained.learn_seconds,
         cpu_seconds=trained.cpu_seconds,
     )
+
+
+def _still_there(context: AdapterContext, samples: Samples) -> Samples:
+    """What was listed, without those who were erased since."""
+    now = {site: {one.digest for one in group} for site, group in validation_samples(context, list(samples)).items()}
+    return {site: [one for one in group if one.digest in now[site]] for site, group in samples.items()}

@@ -7,6 +7,7 @@ from typing import TypeVar
 import numpy as np
 
 from continual.domain.adapters import SiteOutcomes, Task
+from continual.domain.digests import sha256_json
 from continual.domain.errors import ImageErasedError
 from continual.domain.metrics import chance_level
 from continual.domain.samples import Sample, Split
@@ -37,6 +38,8 @@ A balanced accuracy moves by whole images, of which a class may have ten; a mean
 
 Result = TypeVar("Result")
 Evaluation = tuple[SiteOutcomes, SiteScore | DenseScore]
+Samples = Mapping[str, Sequence[Sample]]
+"""By site."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,11 @@ class Stay:
 def labelled_samples(context: AdapterContext, site: str, split: Split) -> list[Sample]:
     """A site's samples with a label, or for masks with a mask, on one side of its split."""
     return context.labelled(site, split)
+
+
+def split_digest(samples: Sequence[Sample]) -> str:
+    """What a metric was measured on: the images with their labels or masks."""
+    return sha256_json(sorted((sample.digest, sample.label or "", sample.mask or "") for sample in samples))
 
 
 def chance_on(context: AdapterContext, site: str) -> float:
@@ -87,7 +95,7 @@ def evaluate(
 
 
 def evaluate_on(
-    context: AdapterContext, network: VersionNetwork, samples: Mapping[str, Sequence[Sample]], split: Split
+    context: AdapterContext, network: VersionNetwork, samples: Samples, split: Split
 ) -> dict[str, Evaluation]:
     """The same on samples that were listed before: what an intake brings meanwhile is not among them."""
     found = {}
@@ -100,19 +108,28 @@ def evaluate_on(
 
 def settle(context: AdapterContext, network: VersionNetwork, sites: Sequence[str], told: str = "calibration") -> None:
     """Fit what the network answers with beside its weights on the validation splits of the sites; a bar says `told`."""
-    held = [sample for site in sites for sample in labelled_samples(context, site, Split.VALIDATION)]
+    _settle_on(context, network, validation_samples(context, sites), told)
+
+
+def _settle_on(context: AdapterContext, network: VersionNetwork, samples: Samples, told: str) -> None:
+    held = [sample for group in samples.values() for sample in group]
     context.fill(held, context.options.test_time_views, "validation: activations")
     calibrate(network, context.cache, held, track(told, len(held)))
 
 
-def validate(context: AdapterContext, network: VersionNetwork, sites: Sequence[str]) -> dict[str, float]:
-    """Validation scores by site, in the adapter's metric, as they would be served; sites without labels are left out.
+def validation_samples(context: AdapterContext, sites: Sequence[str]) -> dict[str, list[Sample]]:
+    """Labelled validation samples by site."""
+    return {site: labelled_samples(context, site, Split.VALIDATION) for site in sites}
+
+
+def validate(context: AdapterContext, network: VersionNetwork, samples: Samples) -> dict[str, float]:
+    """Validation scores by site, in the adapter's metric, as they would be served; sites without samples are left out.
 
     Masks move with the foreground's bias, so it is fitted first; a temperature moves no class.
     """
     if context.options.task is Task.SEGMENTATION:
-        settle(context, network, sites)
-    return {site: score.value for site, (_, score) in evaluate(context, network, sites, Split.VALIDATION).items()}
+        _settle_on(context, network, samples, "calibration")
+    return {site: score.value for site, (_, score) in evaluate_on(context, network, samples, Split.VALIDATION).items()}
 
 
 def stay_near(context: AdapterContext, line: WeightLine, network: TunedNetwork, sites: Sequence[str]) -> Stay:
@@ -121,14 +138,25 @@ def stay_near(context: AdapterContext, line: WeightLine, network: TunedNetwork, 
     Scored by the adapter's metric, every site alike. Without labelled validation samples everything learnt is kept.
     """
     line.end_here()
-    means: dict[float, float] = {}
-    for share in SHARES:
-        line.go(share)
-        scores = validate(context, network, sites)
-        if not scores:
-            line.go(1.0)
-            return Stay()
-        means[share] = float(np.mean(list(scores.values())))
+    means = despite_erasures(lambda: _means(context, line, network, sites))
+    if not means:
+        line.go(1.0)
+        return Stay()
     chosen = min(share for share, mean in means.items() if mean >= max(means.values()) - AS_GOOD[context.options.task])
     line.go(chosen)
     return Stay(chosen, {f"{share:g}": mean for share, mean in means.items()})
+
+
+def _means(
+    context: AdapterContext, line: WeightLine, network: TunedNetwork, sites: Sequence[str]
+) -> dict[float, float]:
+    """Mean validation score over sites of every share, on samples listed once; empty where no site has any."""
+    means: dict[float, float] = {}
+    held = validation_samples(context, sites)
+    for share in SHARES:
+        line.go(share)
+        scores = validate(context, network, held)
+        if not scores:
+            return {}
+        means[share] = float(np.mean(list(scores.values())))
+    return means

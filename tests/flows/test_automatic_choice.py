@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -309,3 +310,18 @@ def test_a_plan_made_by_asking_for_a_strategy_allows_it():
     assert plan_for("auto", Task.CLASSIFICATION, volumes=False) == ("replay_ewc", "replay_mix", "random_projection")
     assert plan_for("auto", Task.SEGMENTATION, volumes=False) == ("replay_ewc", "replay_lwf")
     assert plan_for("auto", Task.CLASSIFICATION, volumes=True) == ("replay_ewc", "replay_lwf")
+    # A closed form answers from one view.
+    assert plan_for("auto", Task.CLASSIFICATION, volumes=False, test_time_views=4) == ("replay_ewc", "replay_mix")
+
+
+def test_what_an_adapters_answers_do_not_allow_is_refused_before_anything_is_learnt(stream):
+    from flows.updates.choice import check_mixing, check_strategies
+
+    options = stream.small_options()
+    several = replace(options, test_time_views=4, plan=replace(options.plan, strategies=("replay", "nearest_mean")))
+    with pytest.raises(StreamError, match="'nearest_mean' answers from 1 view of an image, .* means over 4; leave out"):
+        check_strategies(several, None)
+    masks = replace(options, task=Task.SEGMENTATION, classes=("cell",))
+    with pytest.raises(StreamError, match="'replay_mix' mixes whole images, which masks do not allow; choose replay_l"):
+        check_mixing(masks, ("replay", "replay_mix"))
+    check_mixing(options, ("replay_mix",))

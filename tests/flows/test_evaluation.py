@@ -26,7 +26,8 @@ def judged(monkeypatch, libraries):
     from flows.updates import evaluation
 
     def judge(scores_of, task=Task.CLASSIFICATION):
-        line, context = Line(), SimpleNamespace(options=SimpleNamespace(task=task))
+        line = Line()
+        context = SimpleNamespace(options=SimpleNamespace(task=task), labelled=lambda _site, _split: ["one"])
 
         monkeypatch.setattr(evaluation, "validate", lambda _context, _network, sites: scores_of(line.share, sites))
         return evaluation.stay_near(context, line, None, ("first", "second")), line
