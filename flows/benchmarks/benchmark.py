@@ -16,6 +16,7 @@ import numpy as np
 from continual.domain.adapters import Task
 from continual.domain.digests import sha256_json
 from continual.domain.errors import SettingsError, StreamError
+from continual.domain.samples import Split
 from continual.learning import (
     CLOSED_FORMS,
     PEFT_METHODS,
@@ -35,13 +36,21 @@ from continual.learning import (
 from flows.benchmarks.benchmark_page import KIND, kind_of
 from flows.benchmarks.memory_use import PeakMemory
 from flows.benchmarks.results import derived_scores
-from flows.benchmarks.stream_runs import Start, StreamRun, classes_of, release_network, run_closed_form, run_strategy
+from flows.benchmarks.stream_runs import (
+    Start,
+    StreamRun,
+    classes_of,
+    fill_stream,
+    release_network,
+    run_closed_form,
+    run_strategy,
+)
 from flows.ingest import take_in
 from flows.progress import say
 from flows.requests import Incoming
 from flows.sources import read_source
 from flows.updates.adapter_context import AdapterContext, AdapterOptions
-from flows.updates.choice import check_kept
+from flows.updates.choice import check_kept, check_mixing, check_views
 from flows.updates.evaluation import chance_on, check_masks
 from flows.whole_files import write_json
 from flows.workplace import Workplace, open_workplace
@@ -56,7 +65,8 @@ COSTS = ("trainable_parameters", "cpu_seconds", "seconds", "peak_memory_bytes", 
 class BenchmarkPlan:
     """What is compared. `seeds` and `orders` are how many of each; the first order is that of the sites.
 
-    `methods` (of `PEFT_METHODS`) and `ranks` are swept together; those in `options` are not looked at.
+    A strategy that is named twice is run once; a site must be named once. `methods` (of `PEFT_METHODS`) and `ranks` are
+    swept together; those in `options` are not looked at.
     """
 
     sites: tuple[str, ...]
@@ -77,9 +87,14 @@ class BenchmarkPlan:
         closed = [name for name in self.strategies if name in CLOSED_FORMS]
         if closed and self.options.task is Task.SEGMENTATION:
             raise StreamError(f"{', '.join(closed)} classify whole images and give no masks; leave them out")
+        check_views(self.options, self.strategies)
+        check_mixing(self.options, self.strategies)
         check_kept(self.options.plan, self.strategies)
         for name in self.methods:
             peft_method(name)
+        repeated = [site for site in dict.fromkeys(self.sites) if self.sites.count(site) > 1]
+        if repeated:
+            raise SettingsError(f"{repeated[0]} is named twice; name each site once")
         if min(self.seeds, self.orders, len(self.methods), *self.ranks) < 1 or len(self.sites) < 2:
             raise SettingsError(
                 f"{len(self.sites)} sites, {self.seeds} seeds, {self.orders} orders, ranks {self.ranks}, "
@@ -145,8 +160,8 @@ def site_orders(sites: Sequence[str], count: int) -> tuple[tuple[str, ...], ...]
 def run_benchmark(workspace: str, incoming: Incoming, plan: BenchmarkPlan, out: Path) -> dict[str, Any]:
     """Ingest, run every cell that `out` does not hold yet, and return everything with its summary.
 
-    Cells that another run writes to `out` meanwhile are kept. Raises SettingsError when `out` holds a benchmark of
-    other settings, before anything is taken in; LearningError when a variant cannot be built.
+    Cells that another run writes to `out` meanwhile are kept. Raises SettingsError when `out` is a folder or holds a
+    benchmark of other settings, before anything is taken in; LearningError when a variant cannot be built.
     """
     weights = resolve_backbone(plan.backbone, plan.backbone_name)
     _check_variants(weights, plan)
@@ -155,6 +170,7 @@ def run_benchmark(workspace: str, incoming: Incoming, plan: BenchmarkPlan, out: 
     for site in plan.sites:
         take_in(workspace, incoming, site, None)
     with open_workplace(workspace) as workplace:
+        _check_splits(workplace, plan)
 
         def context_of(variant: Variant, seed: int) -> AdapterContext:
             options = plan.options
@@ -196,6 +212,17 @@ def _check_variants(weights: BackboneWeights, plan: BenchmarkPlan) -> None:
             peft_configuration(network, shape)
 
 
+def _check_splits(workplace: Workplace, plan: BenchmarkPlan) -> None:
+    """Now, since a site that nothing can be learnt from or judged by would otherwise end the benchmark at its turn."""
+    for site, split in itertools.product(plan.sites, (Split.TRAIN, Split.TEST)):
+        stored = workplace.registry.samples.list(site, split)
+        if not any(sample.labelled_for(plan.options.task) for sample in stored):
+            raise StreamError(
+                f"site {site} has 0 labelled images in its {split} split, and every strategy is trained and judged at "
+                "each site; label some, or leave the site out"
+            )
+
+
 def _groups(plan: BenchmarkPlan, done: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Group, list[Cell]]]:
     """Groups with their cells; those already done are left out."""
     finished = {_identity(cell) for cell in done}
@@ -210,7 +237,7 @@ def _groups(plan: BenchmarkPlan, done: Sequence[Mapping[str, Any]]) -> Iterator[
             Cell(name, number, seed, variant.rank, variant.method)
             if name in trained
             else Cell(name, number, seed, 0, "")
-            for name in plan.strategies
+            for name in dict.fromkeys(plan.strategies)
             if name in trained or name in free
         ]
         missing = [cell for cell in cells if _identity({**asdict(cell), "sites": order}) not in finished]
@@ -240,20 +267,32 @@ def _run_group(
 ) -> None:
     classes = classes_of(context, plan.sites)
     check_masks(context, plan.sites)
-    start: Start | None = None
+    start = _release(context, sites, classes, cells)
     for cell in cells:
         tuned = f"{cell.method or 'nothing'} tuned, rank {cell.rank}"
         say(f"{cell.strategy}: order {cell.order + 1} ({', '.join(sites)}), seed {cell.seed + 1}, {tuned}")
         with PeakMemory(context.device) as peak:
-            if cell.strategy in CLOSED_FORMS:
+            if start is None or cell.strategy in CLOSED_FORMS:
                 run = run_closed_form(context, cell.strategy, sites, classes)
             else:
-                taught = cell.strategy if cell.strategy in REFERENCES else "naive"
-                start = start or release_network(context, sites[0], classes, taught)
                 run = run_strategy(context, cell.strategy, sites, start)
         found["cells"].append(_record(context, cell, run, peak))
         _join(found, out)
         write_json(out, found)
+
+
+def _release(
+    context: AdapterContext, sites: tuple[str, ...], classes: Sequence[str], cells: Sequence[Cell]
+) -> Start | None:
+    """What the group's cells go on from, and every activation that they read; None where nothing is trained.
+
+    Before the first cell, whose memory would otherwise be that of the release and of the backbone.
+    """
+    trained = [cell.strategy for cell in cells if cell.strategy not in CLOSED_FORMS]
+    fill_stream(context, sites, context.options.training.views if trained else 0)
+    if not trained:
+        return None
+    return release_network(context, sites[0], classes, trained[0] if trained[0] in REFERENCES else "naive")
 
 
 def _record(context: AdapterContext, cell: Cell, run: StreamRun, peak: PeakMemory) -> dict[str, Any]:
@@ -278,7 +317,9 @@ def _record(context: AdapterContext, cell: Cell, run: StreamRun, peak: PeakMemor
             # The release is the same for all; what a strategy costs is its updates.
             "cpu_seconds": sum(run.cpu_seconds[1:]),
             "seconds": sum(run.seconds[1:]),
+            # The cell's own, above what the process held when it began.
             "peak_memory_bytes": peak.memory_bytes,
+            "resident_memory_bytes": peak.resident_bytes,
             "gpu_memory_bytes": peak.gpu_memory_bytes,
             "replay_bytes": run.replay_bytes,
         },
@@ -317,6 +358,8 @@ def _completed(began: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, An
 
 
 def _begun(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    if out.is_dir():
+        raise SettingsError(f"{out} is a folder; give a file with --json")
     if not out.exists():
         return {"settings": dict(settings), "cells": [], "summary": []}
     try:
@@ -325,6 +368,9 @@ def _begun(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         for cell in found["cells"]:
             # Before there were methods, whatever was trained was trained by LoRA.
             cell.setdefault("method", "" if cell["strategy"] in CLOSED_FORMS else "lora")
+            # Then the peak was the whole process's, which tells the order of running.
+            if "resident_memory_bytes" not in cell["costs"]:
+                cell["costs"]["peak_memory_bytes"] = None
     except (ValueError, LookupError, TypeError) as error:
         raise SettingsError(f"{out} is no benchmark's JSON; write to another file with --json") from error
     if not same:

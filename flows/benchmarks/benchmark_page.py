@@ -22,10 +22,11 @@ SHOWN = (
     ("acc", "ACC", 1.0), ("bwt", "BWT", 1.0), ("fwt", "FWT", 1.0), ("forgetting", "forgetting", 1.0),
     ("worst_site", "worst site", 1.0), ("worst_site_drop", "worst drop", 1.0), ("calibration_error", "ECE", 1.0),
     ("auroc", "AUROC", 1.0), ("trainable_parameters", "trainable, thousand", 1e-3),
-    ("cpu_seconds", "CPU s", 1.0), ("seconds", "s", 1.0), ("peak_memory_bytes", "peak MiB", 2.0**-20),
+    ("cpu_seconds", "CPU s", 1.0), ("seconds", "s", 1.0), ("peak_memory_bytes", "own peak MiB", 2.0**-20),
     ("gpu_memory_bytes", "GPU MiB", 2.0**-20), ("replay_bytes", "replay MiB", 2.0**-20),
 )  # fmt: skip
 """Key of a summary row, its heading and the factor that brings it to the heading's unit."""
+OWN_PEAK = "own peak: resident memory at its highest above what the process held when the run began"
 KIND = ("strategy", "method", "rank")
 """What tells a summary row, and its cells, from the others."""
 
@@ -36,9 +37,9 @@ def kind_of(row: Mapping[str, Any]) -> tuple[str, str, int]:
 
 
 def title_of(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], rank: str = ", rank ") -> str:
-    """A row's name: its strategy, its rank if it has one, and its method if the rows have been tuned by several."""
+    """A row's name: its strategy, its rank if it has one, and its method unless all rows were tuned by LoRA."""
     swept = {each["method"] for each in rows if each["method"] not in {"", each["strategy"]}}
-    method = f", {row['method']}" if len(swept) > 1 and row["method"] in swept else ""
+    method = f", {row['method']}" if swept != {"lora"} and row["method"] in swept else ""
     return f"{row['strategy']}{method}" + (f"{rank}{row['rank']}" if row["rank"] else "")
 
 
@@ -59,9 +60,24 @@ def page(found: Mapping[str, Any]) -> str:
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Benchmark of update strategies</title>'
         f"<style>{STYLE}</style><h1>Benchmark of update strategies</h1><p>Sites: {escape(sites)}. Mean and standard "
-        f"deviation over seeds and orders; {METRICS[task].replace('_', ' ')} on frozen test splits.</p>"
+        f"deviation over seeds and orders; {METRICS[task].replace('_', ' ')} on frozen test splits. "
+        f"{escape(_made_with(found['settings']))}{OWN_PEAK.capitalize()}.</p>"
         f"{_table(rows)}{figures}</html>"
     )
+
+
+def _made_with(settings: Mapping[str, Any]) -> str:
+    """Backbone, steps and what is looked at, in a sentence; what an old file does not tell is left out."""
+    options = settings["options"]
+    told = [f"backbone {settings['backbone'][:12]}"] if settings.get("backbone") else []
+    if options.get("training", {}).get("steps"):
+        told.append(f"{options['training']['steps']} steps per update")
+    if options.get("volume"):
+        size, spacing = (" x ".join(f"{side:g}" for side in options["volume"][key]) for key in ("size", "spacing_mm"))
+        told.append(f"volumes of {size} voxels of {spacing} mm")
+    elif options.get("image_size"):
+        told.append(f"images of {options['image_size']} pixels")
+    return f"{', '.join(told).capitalize()}. " if told else ""
 
 
 def write_page(path: Path, found: Mapping[str, Any]) -> None:
@@ -76,12 +92,12 @@ def _cells(found: Mapping[str, Any], row: Mapping[str, Any]) -> list[Mapping[str
 def _table(summary: Sequence[Mapping[str, Any]]) -> str:
     heads = "".join(f"<th>{escape(head)}</th>" for _, head, _ in SHOWN)
     rows = "".join(
-        f"<tr><td>{escape(title_of(row, summary))}</td>"
+        f"<tr><td>{escape(title_of(row, summary))}</td><td>{row['runs']}</td>"
         + "".join(f"<td>{spelt(row[key], factor)}</td>" for key, _, factor in SHOWN)
         + "</tr>"
         for row in summary
     )
-    return f"<table><tr><th>strategy</th>{heads}</tr>{rows}</table>"
+    return f"<table><tr><th>strategy</th><th>runs</th>{heads}</tr>{rows}</table>"
 
 
 def _figure(cells: Sequence[Mapping[str, Any]]) -> str:

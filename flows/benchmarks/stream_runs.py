@@ -3,6 +3,7 @@
 The benchmark stands on it, and so do the references of `continual run`.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -51,7 +52,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class StreamRun:
-    """Rows in the order of the sites, and what they cost. `seconds` and `cpu_seconds` are those of learning alone."""
+    """Rows in the order of the sites, and what they cost.
+
+    `seconds` and `cpu_seconds` are what it takes to learn each site: training, and what goes with it (the importance of
+    weights before, how near the old weights to stay after; for a closed form its choice on validation images).
+    Activations, temperature and the rows are left out. `trainable_parameters` are those that an update moves.
+    `replay_bytes` is what has to be kept of the past: the memory where it is replayed or importance is measured on it,
+    every training sample for `joint`, a closed form's sums; 0 for the others.
+    """
 
     sites: tuple[str, ...]
     rows: tuple[Row, ...]
@@ -82,6 +90,14 @@ def classes_of(context: AdapterContext, sites: Sequence[str]) -> tuple[str, ...]
     return tuple(sorted({str(sample.label) for site in sites for sample in _training(context, site)}))
 
 
+def fill_stream(context: AdapterContext, sites: Sequence[str], views: int) -> None:
+    """Compute every activation that a run over the sites reads, with `views` views of what is trained on."""
+    for site in sites:
+        context.fill(_training(context, site), views, f"{site}: activations")
+        held = [s for split in (Split.VALIDATION, Split.TEST) for s in labelled_samples(context, site, split)]
+        context.fill(held, context.options.test_time_views, f"{site}: activations")
+
+
 def release_network(context: AdapterContext, site: str, classes: Sequence[str], strategy: str = "naive") -> Start:
     """Learn the first site from nothing, as a release does."""
     fresh, options = _training(context, site), context.options.training
@@ -103,23 +119,25 @@ def run_strategy(context: AdapterContext, strategy: str, sites: Sequence[str], s
         fresh, past = _training(context, site), seen if wanted.joint else ()
         context.fill([*past, *fresh, *memory], context.options.training.views, f"{site}: activations")
         options = replace(context.options.training, seed=context.options.training.seed + position)
-        importance = importance_of(network, context.cache, memory, lambda _done: None) if wanted.regularises else None
-        request = UpdateRequest(strategy, fresh, memory, past, importance, network.classes)
-        if context.options.task is Task.CLASSIFICATION:
-            network.grow_head(sorted({str(sample.label) for sample in fresh}))
-        line = WeightLine(network)
         with Pace() as pace:
+            importance = (
+                importance_of(network, context.cache, memory, lambda _done: None) if wanted.regularises else None
+            )
+            request = UpdateRequest(strategy, fresh, memory, past, importance, network.classes)
+            if context.options.task is Task.CLASSIFICATION:
+                network.grow_head(sorted({str(sample.label) for sample in fresh}))
+            line = WeightLine(network)
             progress = track(f"{strategy}: {site}", options.steps)
             learn(network, context.cache, request, options, progress, ALOUD)
+            if wanted.stays:
+                stay_near(context, line, network, sites[: position + 1])
         paces.append(pace)
-        if wanted.stays:
-            stay_near(context, line, network, sites[: position + 1])
         seen = [*seen, *fresh]
         memory = choose_memory(context, [*memory, *fresh])
         rows.append(_network_row(context, network, sites, sites[: position + 1]))
-    kept = bytes_kept(context, memory) if wanted.replays else {}
-    trainable = sum(weight.numel() for weight in network.trainable().values())
-    return _run(sites, rows, paces, trainable, sum(kept.values()))
+    kept = seen if wanted.joint else memory if wanted.replays or wanted.regularises else ()
+    trainable = _learning_weights(network, wanted.tuning.opening)
+    return _run(sites, rows, paces, trainable, sum(bytes_kept(context, kept).values()))
 
 
 def run_closed_form(context: AdapterContext, name: str, sites: Sequence[str], classes: Sequence[str]) -> StreamRun:
@@ -131,16 +149,27 @@ def run_closed_form(context: AdapterContext, name: str, sites: Sequence[str], cl
         fresh = _features(context, _training(context, site), classes)
         validated = [s for seen in sites[: position + 1] for s in labelled_samples(context, seen, Split.VALIDATION)]
         held = [sample for sample in validated if sample.label in classes]
-        validation = _features(context, held, classes)
+        validation = _features(context, held, classes) if held else None
         with Pace() as pace:
             model.learn(*fresh)
-            model.settle(*validation)
+            if validation is not None:
+                model.settle(*validation)
             readout = model.readout()
-        cells = [(sample.site, sample.label) for sample in held]
-        temperature = fit_temperature(readout.scores(validation[0]), validation[1], cells)
+        temperature = 1.0
+        if validation is not None:
+            cells = [(sample.site, sample.label) for sample in held]
+            temperature = fit_temperature(readout.scores(validation[0]), validation[1], cells)
         paces.append(pace)
         rows.append(_row(context, _closed_form_scores(context, readout, temperature), classes, sites))
     return _run(sites, rows, paces, 0, model.stored_bytes())
+
+
+def _learning_weights(network: TunedNetwork, opening: Callable[[int, int], float]) -> int:
+    """How many weights ever learn; a tuning mode never opens the others (its `opening` there is infinite)."""
+    depths = network.depths()
+    deepest = max(depths.values())
+    weights = network.trainable().items()
+    return sum(weight.numel() for name, weight in weights if math.isfinite(opening(depths[name], deepest)))
 
 
 def _run(

@@ -37,7 +37,7 @@ def test_a_cell_tells_scores_and_costs_that_hang_together(bench):
     for cell in (naive, replay):
         assert cell["scores"]["acc"] == pytest.approx(sum(cell["result_matrix"][-1]) / 2)
         assert cell["costs"]["cpu_seconds"] > 0
-        assert cell["costs"]["peak_memory_bytes"] > 2**27
+        assert 0 <= cell["costs"]["peak_memory_bytes"] < 2**27 < cell["costs"]["resident_memory_bytes"]
         assert cell["costs"]["gpu_memory_bytes"] is None
     assert naive["costs"]["replay_bytes"] == 0 < replay["costs"]["replay_bytes"]
     assert 0 < naive["costs"]["trainable_parameters"] == replay["costs"]["trainable_parameters"]
@@ -79,6 +79,32 @@ def test_faulty_plans_are_refused_before_anything_is_learnt(bench):
         bench(sites=("first",))
     with pytest.raises(SettingsError, match="0 seeds"):
         bench(seeds=0)
+
+
+def test_a_strategy_named_twice_is_run_once_and_a_site_named_twice_is_refused(bench):
+    found = bench(strategies=("nearest_mean", "nearest_mean"))
+    assert [cell["strategy"] for cell in found["cells"]] == ["nearest_mean"]
+    assert found["summary"][0]["runs"] == 1
+    with pytest.raises(SettingsError, match="first is named twice; name each site once"):
+        bench(sites=("first", "second", "first"))
+
+
+def test_a_folder_in_the_place_of_the_json_is_refused_before_the_intake(bench, tmp_path):
+    bench.out.mkdir()
+    with pytest.raises(SettingsError, match=r"out\.json is a folder; give a file with --json"):
+        bench()
+    assert not (tmp_path / "workspace").exists()
+
+
+@pytest.mark.parametrize("option", ["--json", "--html"])
+def test_the_command_refuses_a_folder_to_write_to_before_anything_else(option, tmp_path):
+    from flows.commands.benchmark_command import benchmark
+
+    files = {"json_path": tmp_path / "out.json", "html": None}
+    files |= {"--json": {"json_path": tmp_path}, "--html": {"html": tmp_path}}[option]
+    with pytest.raises(SettingsError, match=f"is a folder; give a file with {option}"):
+        benchmark(tmp_path / "manifest.csv", "first,second", "backbone", workspace=tmp_path / "workspace", **files)
+    assert not (tmp_path / "workspace").exists()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 6, 9])
@@ -159,6 +185,33 @@ def test_the_page_is_self_contained_and_shows_every_strategy(bench, tmp_path):
     assert text.count("<svg") == 2
     assert "nearest_mean" in text
     assert f"{found['summary'][0]['acc']['mean']:.3f}" in text
+    assert "<th>runs</th>" in text
+    assert "<td>naive, rank 4</td><td>1</td>" in text
+    assert f"Backbone {found['settings']['backbone'][:12]}, 15 steps per update, images of 64 pixels." in text
     # Names of XML vocabularies are no addresses that anybody asks.
     asked = [part for part in ('src="http', "src='http", "url(http", '<link href="http', "@import") if part in text]
     assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {
+                "backbone": "0123456789abcdef",
+                "options": {
+                    "image_size": 0,
+                    "training": {"steps": 9},
+                    "volume": {"size": [64, 64, 16], "spacing_mm": [0.5, 0.5, 2.5]},
+                },
+            },
+            "Backbone 0123456789ab, 9 steps per update, volumes of 64 x 64 x 16 voxels of 0.5 x 0.5 x 2.5 mm.",
+        ),
+        ({"backbone": "0123", "options": {"image_size": 126, "volume": None}}, "Backbone 0123, images of 126 pixels."),
+        ({"options": {}}, "on frozen test splits. Own peak:"),
+    ],
+)
+def test_the_page_says_what_was_run_as_far_as_the_file_tells(settings, said, libraries):
+    from flows.benchmarks.benchmark_page import page
+
+    assert said in page({"settings": {"sites": ["first", "second"], **settings}, "cells": [], "summary": []})

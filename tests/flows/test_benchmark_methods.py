@@ -75,11 +75,13 @@ def _row(strategy, method, rank):
     return {"strategy": strategy, "method": method, "rank": rank}
 
 
-def test_titles_name_the_method_only_where_several_were_tuned():
+def test_titles_name_the_method_unless_all_were_tuned_by_lora():
     from flows.benchmarks.benchmark_page import title_of
 
     one = [_row("naive", "lora", 4), _row("nearest_mean", "", 0), _row("full", "full", 0)]
     assert [title_of(row, one) for row in one] == ["naive, rank 4", "nearest_mean", "full"]
+    other = [_row("naive", "dora", 8), _row("nearest_mean", "", 0), _row("full", "full", 0)]
+    assert [title_of(row, other) for row in other] == ["naive, dora, rank 8", "nearest_mean", "full"]
     more = [*one, _row("naive", "ia3", 0), _row("ewc", "dora", 8)]
     assert [title_of(row, more, " r") for row in more] == [
         "naive, lora r4",
@@ -108,3 +110,29 @@ def test_page_and_table_show_every_method(bench, tmp_path):
     shown = console.export_text()
     assert "naive, lora r4" in shown
     assert "naive, ia3" in shown
+
+
+def test_tables_fit_a_terminal_of_80_with_every_figure_whole():
+    from rich.console import Console
+
+    from flows.benchmarks.benchmark_page import SHOWN, spelt
+    from flows.commands.benchmark_table import show_benchmark
+
+    # Long names, negative scores, a large backbone, hours and a GPU's worth of memory.
+    low, high = {"mean": -0.123, "spread": 0.045}, {"mean": 123456.7, "spread": 2345.6}
+    figures = {key: high if factor != 1 or key.endswith("seconds") else low for key, _, factor in SHOWN}
+    figures |= {key: {"mean": 43210.9 / factor, "spread": 123.4 / factor} for key, _, factor in SHOWN if factor != 1}
+    kinds = (("gradual_unfreezing", "orthogonal", 32), ("random_projection", "", 0), ("naive", "lora", 8))
+    rows = [_row(*kind) | {"runs": 120, **figures} for kind in kinds]
+    console = Console(record=True, width=80)
+    show_benchmark(console, {"summary": rows})
+    shown = console.export_text()
+    assert max(len(line) for line in shown.splitlines()) <= 80
+    assert "…" not in shown
+    for key, heading, factor in SHOWN:
+        assert shown.count(spelt(figures[key], factor).replace(" ", "")) >= len(rows)
+        assert all(word in shown for word in heading.split(", "))
+    assert "runs" in shown
+    assert "120" in shown
+    for word in ("gradual_unfreezing", "orthogonal", "r32", "random_projection", "naive"):
+        assert word in shown
