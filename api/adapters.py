@@ -88,6 +88,17 @@ def require_adapter(service: Service, name: str) -> None:
         raise NotFoundError(f"there is no adapter {name!r}; GET /v1/adapters lists them")
 
 
+def in_utc(moment: datetime, name: str) -> datetime:
+    """A time that was asked for as `name`, in UTC, which it is without an offset; Problem 422 where UTC has no such."""
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=UTC)
+    try:
+        return moment.astimezone(UTC)
+    except (OverflowError, ValueError) as error:
+        detail = f"{name} is {moment.isoformat()}, must be of the years 1 to 9999 in UTC; ask for another time"
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail) from error
+
+
 @router.get("")
 def adapters(service: Held) -> list[Adapter]:
     """Every adapter with its aliases."""
@@ -125,7 +136,7 @@ def aliases(service: Held, name: AdapterName) -> dict[str, int]:
 @router.get("/{name}/aliases/{alias}")
 def alias_target(service: Held, name: AdapterName, alias: AliasName, at: datetime | None = None) -> AliasTarget:
     """The version an alias points to, or pointed to at the time `?at=` (ISO 8601; without an offset it is UTC)."""
-    moment = at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
+    moment = None if at is None else in_utc(at, "at")
     found = service.registry.adapters.current(name, alias=alias, at=moment)
     return AliasTarget(adapter=name, alias=alias, at=moment, version=Version.of(found))
 

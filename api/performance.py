@@ -1,15 +1,15 @@
 """The route that says how versions did once labels came; knows nothing of how labels are matched."""
 
-from datetime import UTC, datetime
-from http import HTTPStatus
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from api.adapters import require_adapter
+from api.adapters import in_utc, require_adapter
 from api.parameters import AdapterName, Held
-from api.problems import Problem
 from api.schemas import STORABLE
+from api.service import Service
+from continual.domain.errors import NotFoundError
 from continual.domain.predictions import Performance, performance_of
 
 router = APIRouter(prefix="/v1/adapters", tags=["predictions"])
@@ -27,15 +27,16 @@ def performance(
     A label counts from when it came here: `?as_of=` says what could be known then.
     """
     require_adapter(service, name)
-    moment = None if as_of is None else _in_utc(as_of)
-    return performance_of(service.registry.predictions.labelled(name, site, moment), by_month=True)
+    moment = None if as_of is None else in_utc(as_of, "as_of")
+    labelled = service.registry.predictions.labelled(name, site, moment)
+    if not labelled:
+        _check_site(service, name, site)
+    return performance_of(labelled, by_month=True)
 
 
-def _in_utc(moment: datetime) -> datetime:
-    if moment.tzinfo is None:
-        return moment.replace(tzinfo=UTC)
-    try:
-        return moment.astimezone(UTC)
-    except (OverflowError, ValueError) as error:
-        detail = f"as_of is {moment.isoformat()}, must be of the years 1 to 9999 in UTC; ask for another time"
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail) from error
+def _check_site(service: Service, adapter: str, site: str | None) -> None:
+    """Raise NotFoundError for a site that neither images, predictions nor labels of predictions name."""
+    known, said = service.registry.samples.sites(), service.registry.predictions
+    if site is None or site in known or said.list(adapter, site) or said.labelled(adapter, site):
+        return
+    raise NotFoundError(f"there is no site {site!r}; known: {', '.join(known) or 'none yet'}; GET /v1/sites lists them")

@@ -12,7 +12,8 @@ from api.problems import Problem
 from continual.domain.errors import NotFoundError
 
 MEDIA_TYPES = {".json": "application/json", ".md": "text/markdown; charset=utf-8"}
-ONE_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+ONE_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+"""No file has more digits of bytes, and Python refuses to read a number of thousands of them."""
 
 router = APIRouter(prefix="/v1/adapters", tags=["adapters"])
 

@@ -10,6 +10,7 @@ from continual.domain.errors import NotFoundError
 from continual.domain.metrics import task_of
 from continual.domain.samples import MOST_MASK_CLASSES, IntakeSummary, QuarantineEntry
 from continual.imaging import clean_images
+from flows.drift.late_labels import check_adapter
 from flows.progress import track
 from flows.requests import Incoming
 from flows.sources import read_source
@@ -22,7 +23,7 @@ def take_in(
     """One site's files through quality gate and de-identification into the registry.
 
     A label, or a class number of a mask, that the adapter never saw is held back, unless `new_classes` or its change
-    plan allows it.
+    plan allows it. An adapter that is yet to be released saw nothing: then nothing is held back for it.
     """
     with open_workplace(workspace, create=True) as workplace:
         known = None if new_classes else _known_classes(workplace, adapter)
@@ -60,6 +61,15 @@ def _known_classes(workplace: Workplace, adapter: str | None) -> _KnownClasses |
     return _KnownClasses(labels=champion.classes)
 
 
+def check_in_service(workspace: str, adapter: str | None) -> None:
+    """Raise NotFoundError for an adapter that has no champion to say which labels are known; None is allowed."""
+    if adapter is None:
+        return
+    with open_workplace(workspace, create=True) as workplace:
+        check_adapter(workplace, adapter)
+        workplace.registry.adapters.current(adapter, CHAMPION)
+
+
 @task(name="ingest site", cache_policy=NO_CACHE)
 def ingest_site(
     workspace: str, incoming: Incoming, site: str, adapter: str | None, *, new_classes: bool = False
@@ -78,7 +88,11 @@ def ingest(
     *,
     new_classes: bool = False,
 ) -> list[IntakeSummary]:
-    """Ingest every site of a manifest or DICOM folder. Running it again stores nothing twice."""
+    """Ingest every site of a manifest or DICOM folder. Running it again stores nothing twice.
+
+    Raises NotFoundError, before anything is taken in, for an adapter that is not there.
+    """
+    check_in_service(workspace, adapter)
     incoming = Incoming(source, labels)
     names = sites or list(read_source(incoming, []).sites)
     return [ingest_site(workspace, incoming, site, adapter, new_classes=new_classes) for site in names]

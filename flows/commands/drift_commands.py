@@ -54,8 +54,11 @@ def drift_list(
     with workplace_at(workspace) as workplace:
         from flows.commands.overview import report_record
         from flows.commands.terminal import show_looks
+        from flows.workplace import check_site
 
         reports = workplace.registry.drift.list(site, limit)
+        if not reports:
+            check_site(workplace, site)
         if as_json:
             say_json([report_record(report) for report in reports])
         else:

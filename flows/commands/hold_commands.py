@@ -20,8 +20,11 @@ def holds_list(
         from dataclasses import asdict
 
         from flows.commands.terminal import show_holds
+        from flows.workplace import check_site
 
         holds = workplace.registry.holds.list(site)
+        if not holds:
+            check_site(workplace, site)
         if as_json:
             say_json([asdict(hold) for hold in holds])
         else:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from continual.domain.predictions import Performance
     from flows.drift.late_labels import LabelReport
+    from flows.workplace import Workplace
 
 MOST_LISTED = 10
 
@@ -54,10 +55,21 @@ def performance(
         from flows.drift.late_labels import performance_over_time
 
         rows = performance_over_time(workplace, adapter, site, moment)
+        if not rows:
+            _check_site(workplace, adapter, site)
         if as_json:
             say_json([asdict(row) for row in rows])
         else:
             _show_rows(make_console(), rows)
+
+
+def _check_site(workplace: "Workplace", adapter: str, site: str | None) -> None:
+    """Raise NotFoundError for a site that neither images, predictions nor labels of predictions name."""
+    from flows.workplace import check_site
+
+    said = workplace.registry.predictions
+    if site is not None and not said.list(adapter, site) and not said.labelled(adapter, site):
+        check_site(workplace, site)
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -1,7 +1,7 @@
 """Moving aliases over HTTP: who may, what the gate says, and what was champion at a time."""
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
@@ -103,3 +103,21 @@ def test_alias_at_a_time_answers_for_that_time(door, bench):
     assert door.http.get(address, params={"at": without_zone}).json()["version"]["number"] == 1
     assert door.http.get(address, params={"at": before.isoformat()}).status_code == 404
     assert door.http.get(address, params={"at": "yesterday"}).status_code == 422
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59-14:00"])
+def test_an_alias_at_a_time_that_utc_does_not_have_is_refused(door, bench, at):
+    bench.champion("wbc")
+    answer = door.http.get("/v1/adapters/wbc/aliases/champion", params={"at": at})
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+    assert answer.json()["detail"].startswith("at is ")
+    assert "must be of the years 1 to 9999 in UTC" in answer.json()["detail"]
+
+
+def test_an_alias_at_a_time_with_an_offset_is_that_of_the_same_moment_in_utc(door, bench):
+    bench.champion("wbc")
+    now = datetime.now(UTC)
+    abroad = now.astimezone(timezone(timedelta(hours=14))).isoformat()
+    answer = door.http.get("/v1/adapters/wbc/aliases/champion", params={"at": abroad}).json()
+    assert answer["version"]["number"] == 1
+    assert datetime.fromisoformat(answer["at"]) == now

@@ -5,6 +5,7 @@ import json
 import math
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from api import ServiceOptions
 from continual.domain.errors import RegistryError
+from continual.domain.predictions import Prediction
 from continual.domain.samples import CleanImage
 from continual.imaging import content_digest
 from registry import OfferedLabel
@@ -152,7 +154,6 @@ def test_performance_is_told_by_version_and_month_and_as_of_a_time(door, bench):
     assert row["month"] == f"{datetime.now(UTC):%Y-%m}"
     before = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
     assert door.http.get("/v1/adapters/wbc/performance", params={"as_of": before}).json() == []
-    assert door.http.get("/v1/adapters/wbc/performance", params={"site": "south"}).json() == []
     assert door.http.get("/v1/adapters/nothing/performance").status_code == 404
     assert door.http.get("/v1/adapters/wbc/performance", params={"as_of": "soon"}).status_code == 422
 
@@ -164,6 +165,31 @@ def test_a_time_that_utc_does_not_have_is_refused(door, bench, as_of):
     assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
     assert "must be of the years 1 to 9999 in UTC" in answer.json()["detail"]
     assert door.http.get("/v1/adapters/wbc/performance", params={"as_of": "0001-01-01T00:00"}).json() == []
+
+
+def test_a_site_that_nobody_named_is_answered_with_those_there_are(door, bench):
+    bench.champion("wbc")
+    _take_in(door.registry, "north")
+    _take_in(door.registry, "south")
+    answer = door.http.get("/v1/adapters/wbc/performance", params={"site": "nosuch"})
+    assert (answer.status_code, answer.json()["error_type"]) == (404, "NotFoundError")
+    assert "there is no site 'nosuch'; known: north, south; GET /v1/sites lists them" in answer.json()["detail"]
+    for params in ({"site": "south"}, {}):
+        answer = door.http.get("/v1/adapters/wbc/performance", params=params)
+        assert (answer.status_code, answer.json()) == (200, [])
+
+
+def test_a_site_that_only_a_prediction_or_its_label_names_is_known(door, bench):
+    bench.champion("wbc")
+    of_prediction = Prediction("wbc", 1, "east", "a" * 64, {"dark": 0.9, "bright": 0.1}, datetime.now(UTC))
+    door.registry.predictions.add([of_prediction, replace(of_prediction, site="", digest="b" * 64)])
+    door.registry.late_labels.add([OfferedLabel("b" * 64, "dark", "west")], "lab")
+    before = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    for site in ("east", "west"):
+        answer = door.http.get("/v1/adapters/wbc/performance", params={"site": site, "as_of": before})
+        assert (answer.status_code, answer.json()) == (200, [])
+    (row,) = door.http.get("/v1/adapters/wbc/performance", params={"site": "west"}).json()
+    assert row["labelled"] == 1
 
 
 def test_pixels_sent_as_a_tensor_have_the_digest_of_their_file(door, bench):

@@ -51,7 +51,18 @@ def test_a_range_behind_the_end_is_416_and_names_the_size(door, weights):
     assert answer.headers["content-range"] == f"bytes */{len(weights)}"
 
 
-@pytest.mark.parametrize("asked", ["bytes=9-3", "bytes=0-1,5-6", "lines=1-2", "bytes=-"])
+LONG = "9" * 5000
+"""More digits than Python reads as a number."""
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *("bytes=9-3", "bytes=0-1,5-6", "lines=1-2", "bytes=-"),
+        *(pytest.param(f"bytes={LONG}-", id="first"), pytest.param(f"bytes=0-{LONG}", id="last")),
+        pytest.param(f"bytes=-{LONG}", id="suffix"),
+    ],
+)
 def test_a_range_that_makes_no_sense_gets_the_whole_file(door, weights, asked):
     answer = door.http.get(FILE, headers={"range": asked})
     assert (answer.status_code, answer.content) == (200, weights)
