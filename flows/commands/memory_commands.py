@@ -1,4 +1,4 @@
-"""The verbs of `continual memory`: thin skins over `flows.updates.memory` and `flows.erasure`."""
+"""The verbs of `continual memory`: thin skins over `flows.updates.memory_content` and `flows.erasure`."""
 
 import sys
 from typing import Annotated
@@ -21,7 +21,7 @@ def memory_show(
 ) -> None:
     """What the champion remembers: counts and bytes per site and class, policy and capacity."""
     with workplace_at(workspace) as workplace:
-        from flows.updates.memory import memory_view, show_memory
+        from flows.updates.memory_content import memory_view, show_memory
 
         view = memory_view(workplace, adapter)
         if as_json:

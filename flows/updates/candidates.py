@@ -53,7 +53,8 @@ from flows.updates.experiences import new_labels, new_samples
 from flows.updates.learnt import learnt_record
 from flows.updates.letting_go import learnable
 from flows.updates.lineage import learnt_samples, newest_of_lora
-from flows.updates.memory import check_memory, choose_memory, remembered_by
+from flows.updates.memory import check_memory, choose_memory
+from flows.updates.memory_content import remembered_by
 from flows.updates.pace import Pace
 from registry import run_gate
 

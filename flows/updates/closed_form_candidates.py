@@ -13,7 +13,8 @@ from flows.updates.candidates import Trained, classes_after, labelled_experience
 from flows.updates.evaluation import labelled_samples
 from flows.updates.letting_go import learnable
 from flows.updates.lineage import learnt_samples
-from flows.updates.memory import choose_memory, remembered_by
+from flows.updates.memory import choose_memory
+from flows.updates.memory_content import remembered_by
 from flows.updates.pace import Pace
 
 

@@ -80,7 +80,7 @@ def without_images(folder: Path, incoming: "Incoming", options: "AdapterOptions"
     from flows.requests import Release
     from flows.update import look_and_learn, release
     from flows.updates.adapter_context import context_of
-    from flows.updates.memory import memory_view
+    from flows.updates.memory_content import memory_view
     from flows.updates.occasions import Occasion
     from flows.workplace import open_workplace
 

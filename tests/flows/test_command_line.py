@@ -250,11 +250,7 @@ def test_errors_inside_a_prefect_run_are_one_line_each(command_environment, rele
         "weights do not fit small_vision_transformer": run_options(backbone="deeper.safetensors"),
         "only that format is loaded, never pickle": run_options(backbone="pickle.safetensors"),
         "no strategy 'telepathy'; choose one of naive, ": run_options(strategy="telepathy"),
-        "the change plan allows 'warp', which is no strategy": run_options(allow="replay,warp"),
-        "no PEFT method 'pissa'; choose one of lora, dora": run_options(peft_method="pissa"),
-        "strategy 'full' makes no version: a version is an adapter": run_options(strategy="full"),
         "'full' makes no version: a version is an adapter on a frozen": run_options(compare="naive,full"),
-        "device cuda:99 is not there": run_options(device="cuda:99"),
         "'warp' is no device; use auto, cpu, cuda or cuda:N": run_options(device="warp"),
     }
     # A device that is asked for stays asked for in its process, so those come last.

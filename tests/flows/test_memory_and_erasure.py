@@ -11,7 +11,7 @@ import pytest
 from continual.domain.errors import LearningError, NotFoundError, SettingsError
 from continual.domain.samples import Split, pseudonym
 from flows.erasure import ErasureReport, Person, erase_person
-from flows.updates.memory import MemoryView, memory_view, remembered_by
+from flows.updates.memory_content import MemoryView, memory_view, remembered_by
 from flows.workplace import open_workplace
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import pytest
 from continual.domain.errors import ImageLetGoError, SettingsError
 from continual.domain.samples import Split
 from flows.erasure import Person, erase_person
-from flows.updates.memory import MemoryView, memory_view, remembered_by
+from flows.updates.memory_content import MemoryView, memory_view, remembered_by
 from flows.workplace import open_workplace
 
 SHIFTED = tuple(f"t{number}" for number in range(40))
