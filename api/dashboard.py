@@ -104,15 +104,16 @@ def dashboard_of(service: Service, adapter: str | None) -> Dashboard:
     names = tuple(service.registry.adapters.names())
     shown = adapter if adapter in names else next(iter(names), None)
     updates = service.registry.updates.list(adapter=shown, limit=UPDATES_READ) if shown else []
-    cards = [_card(service, site, updates) for site in service.registry.samples.sites()]
+    cards = [_card(service, site, shown, updates) for site in service.registry.samples.sites()]
     urgency = list(Tone)
     cards.sort(key=lambda card: urgency.index(card.tone))
     return Dashboard(tuple(cards), names, _board(service, shown) if shown else None)
 
 
-def _card(service: Service, site: str, updates: Sequence[Update]) -> SiteCard:
+def _card(service: Service, site: str, adapter: str | None, updates: Sequence[Update]) -> SiteCard:
+    """What the adapter's own looks and updates say of a site."""
     samples = service.registry.samples.list(site=site, with_held=True)
-    state = drift_state(service, site)
+    state = drift_state(service, site, adapter)
     headline, tone = _headline(state, _latest(site, updates))
     return SiteCard(
         site=site,

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from typing import TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -16,6 +17,8 @@ from registry import Registry
 LATENCY_BUCKETS_MS = (1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000)
 UNMATCHED = "unmatched"
 METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH"})
+Latest: TypeAlias = Mapping[tuple[str, str], DriftReport]
+"""The newest report by site and adapter."""
 
 
 class Measures:
@@ -51,7 +54,7 @@ class _RegistryState(Collector):
         yield from ()
 
     def collect(self) -> Iterator[Metric]:
-        """One sample per adapter and per site."""
+        """Samples by adapter, by site, and by site and adapter."""
         champion = GaugeMetricFamily(
             "continual_champion_version", "Version that the champion alias points to", labels=["adapter"]
         )
@@ -60,7 +63,7 @@ class _RegistryState(Collector):
             if number is not None:
                 champion.add_metric([name], number)
         yield champion
-        latest = self._registry.drift.latest_of_each()
+        latest = _standing(self._registry.drift.latest_of_each())
         yield from self._sites(latest)
         yield from self._verdicts(latest)
         deliveries = GaugeMetricFamily(
@@ -70,44 +73,65 @@ class _RegistryState(Collector):
             deliveries.add_metric([state.value], count)
         yield deliveries
 
-    def _verdicts(self, latest: Mapping[str, DriftReport]) -> Iterator[Metric]:
-        labels = ["site", "verdict"]
+    def _verdicts(self, latest: Latest) -> Iterator[Metric]:
+        labels = ["site", "adapter", "verdict"]
         filed = CounterMetricFamily(
             "continual_drift_reports", "Drift reports filed; one that repeats the last is not", labels=labels
         )
         verdicts = GaugeMetricFamily(
-            "continual_drift_verdict", "1 for the latest verdict of a site, 0 for the others", labels=labels
+            "continual_drift_verdict", "1 for an adapter's latest verdict on a site, 0 for the others", labels=labels
         )
         looked = GaugeMetricFamily(
-            "continual_drift_last_look_timestamp_seconds", "When a site's latest report was filed", labels=["site"]
+            "continual_drift_last_look_timestamp_seconds",
+            "When an adapter's latest report on a site was filed",
+            labels=["site", "adapter"],
         )
-        # Every verdict has a series from a site's first report on: rate() misses what a new series begins with.
+        # Every verdict has a series from the first report on: rate() misses what a new series begins with.
         counts = self._registry.drift.counts()
-        for site, report in latest.items():
+        for site, adapter in dict.fromkeys((site, adapter) for site, adapter, _ in counts):
             for verdict in Verdict:
-                filed.add_metric([site, verdict.value], counts.get((site, verdict), 0))
-                verdicts.add_metric([site, verdict.value], float(verdict is report.verdict))
+                filed.add_metric([site, adapter, verdict.value], counts.get((site, adapter, verdict), 0))
+        for (site, adapter), report in latest.items():
+            for verdict in Verdict:
+                verdicts.add_metric([site, adapter, verdict.value], float(verdict is report.verdict))
             if report.created_at is not None:
-                looked.add_metric([site], report.created_at.timestamp())
+                looked.add_metric([site, adapter], report.created_at.timestamp())
         yield from (filed, verdicts, looked)
 
-    def _sites(self, latest: Mapping[str, DriftReport]) -> Iterator[Metric]:
+    def _sites(self, latest: Latest) -> Iterator[Metric]:
+        labels = ["site", "adapter"]
         alarm = GaugeMetricFamily(
-            "continual_drift_alarm", "1 while the latest verdict asks for something to be done", labels=["site"]
+            "continual_drift_alarm", "1 while the latest verdict asks for something to be done", labels=labels
         )
         evidence = GaugeMetricFamily(
-            "continual_drift_evidence", "Evidence of drift since the promotion, 1 says nothing", labels=["site"]
+            "continual_drift_evidence", "Evidence of drift since the promotion, 1 says nothing", labels=labels
         )
-        limit = GaugeMetricFamily("continual_drift_evidence_limit", "Evidence that calls drift", labels=["site"])
+        limit = GaugeMetricFamily("continual_drift_evidence_limit", "Evidence that calls drift", labels=labels)
         held_back = GaugeMetricFamily("continual_quarantined_images", "Images in quarantine", labels=["site"])
+        for (site, adapter), report in latest.items():
+            alarm.add_metric([site, adapter], float(is_alarm(report.action)))
+            if report.over_time is not None:
+                evidence.add_metric([site, adapter], report.over_time.value)
+                limit.add_metric([site, adapter], report.over_time.threshold)
+        looked_at = {site for site, _ in latest}
         for site in self._registry.samples.sites():
-            report = latest.get(site)
-            alarm.add_metric([site], float(report is not None and is_alarm(report.action)))
-            if report is not None and report.over_time is not None:
-                evidence.add_metric([site], report.over_time.value)
-                limit.add_metric([site], report.over_time.threshold)
+            if site not in looked_at:
+                alarm.add_metric([site, ""], 0.0)
             held_back.add_metric([site], len(self._registry.samples.quarantine(site)))
         yield from (alarm, evidence, limit, held_back)
+
+
+def _standing(latest: Latest) -> Latest:
+    """All but reports that name no adapter where an adapter has looked since: no later look would end their alarm."""
+    named: dict[str, int] = {}
+    for (site, adapter), report in latest.items():
+        if adapter:
+            named[site] = max(named.get(site, 0), report.id or 0)
+    return {
+        (site, adapter): report
+        for (site, adapter), report in latest.items()
+        if adapter or (report.id or 0) > named.get(site, 0)
+    }
 
 
 class Measured:

@@ -62,7 +62,7 @@ async def predict(
     box: Annotated[list[str], Query(description=BOX_HELP)] = NO_BOXES,
 ) -> PredictionAnswer | MaskPrediction | VolumeMaskPrediction | Response:
     """Scores, or the mask, of one PNG, JPEG or DICOM image, or of one NIfTI volume, under the champion; with `?site=`,
-    that site's latest drift verdict. Scores are kept under the picture's content, for labels that come later.
+    the adapter's latest drift verdict there. Scores are kept under the picture's content, for labels that come later.
     `Accept: image/png` gets the mask itself, a PNG of class numbers; of a volume `Accept: application/gzip` gets it, a
     .nii.gz in the upload's own grid and orientation. `?box=` tells a version that takes boxes where to look.
     """
@@ -73,7 +73,7 @@ async def predict(
         data = await read_image(request, service.options.max_upload_bytes)
         answer = await service.desk.predict(name, None, [lambda: decoded(data)], lambda _: [boxes] if boxes else ())
     service.predictions.keep(answer, site)
-    drift = await run_in_threadpool(drift_state, service, site) if site else None
+    drift = await run_in_threadpool(drift_state, service, site, name) if site else None
     if answer.task is Task.SEGMENTATION:
         return await run_in_threadpool(_mask_answer, answer, drift, accept)
     if prefers(accept, PNG) or prefers(accept, GZIP):
@@ -124,10 +124,10 @@ def _file(answer: Prediction, drift: DriftState | None, data: bytes, media_type:
     return Response(data, headers=headers, media_type=media_type)
 
 
-def drift_state(service: Service, site: str) -> DriftState | None:
-    """The site's latest verdict; None for a site never looked at."""
+def drift_state(service: Service, site: str, adapter: str | None = None) -> DriftState | None:
+    """The latest verdict on a site, of one adapter or of all; None where none has looked."""
     try:
-        report = service.registry.drift.latest(site)
+        report = service.registry.drift.latest(site, adapter)
     except NotFoundError:
         return None
     return DriftState.of(report) if report is not None else None

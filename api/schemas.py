@@ -132,6 +132,7 @@ class DriftState(BaseModel):
     """A site's latest verdict in short; the report has the evidence."""
 
     site: str
+    adapter: str = Field(description="The adapter that looked; empty in a report of an earlier release")
     report: int | None
     verdict: Verdict
     action: Action
@@ -141,7 +142,7 @@ class DriftState(BaseModel):
     @classmethod
     def of(cls, report: DriftReport) -> "DriftState":
         """The short form of a report."""
-        same = ("site", "verdict", "action", "reason", "created_at")
+        same = ("site", "adapter", "verdict", "action", "reason", "created_at")
         return cls.model_validate({**{name: getattr(report, name) for name in same}, "report": report.id})
 
 

@@ -1,12 +1,13 @@
 """Routes of sites and drift reports; knows nothing of how a verdict comes about."""
 
 from dataclasses import replace
+from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import HTMLResponse
 
-from api.parameters import Held, Limit, Number, SiteName
+from api.parameters import PLAIN_NAME, Held, Limit, Number, SiteName
 from api.predict import drift_state
 from api.schemas import DriftState, Site, SiteDrift
 from api.security import PAGE_SECURITY_POLICY
@@ -42,9 +43,11 @@ def sites(service: Held) -> list[Site]:
 
 
 @router.get("/sites/{site}/drift")
-def site_drift(service: Held, site: SiteName, limit: Limit = 100) -> SiteDrift:
-    """The latest report in full and the verdicts before it; empty for a site that was never looked at."""
-    reports = list(service.registry.drift.list(site=site, limit=limit))
+def site_drift(
+    service: Held, site: SiteName, adapter: Annotated[str | None, Query(pattern=PLAIN_NAME)] = None, limit: Limit = 100
+) -> SiteDrift:
+    """The latest report in full and the verdicts before it, of one adapter or of all; empty where none has looked."""
+    reports = list(service.registry.drift.list(site=site, limit=limit, adapter=adapter))
     if not reports and site not in service.registry.samples.sites():
         raise NotFoundError(f"there is no site {site!r}; GET /v1/sites lists them")
     return SiteDrift(

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any, TypeAlias, final
 
 from pydantic import TypeAdapter
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 
 from continual.domain.digests import sha256_json
 from continual.domain.drift import DriftReport, Verdict
@@ -69,41 +69,55 @@ class DriftReportStore:
                 raise NotFoundError(f"there is no drift report {number}; list the reports to see which there are")
             return _report(row.id, row.created_at, row.body)
 
-    def latest(self, site: str) -> DriftReport | None:
-        """The newest report on a site, None when nobody has looked."""
-        found = self.list(site, limit=1)
+    def latest(self, site: str, adapter: str | None = None) -> DriftReport | None:
+        """The newest report on a site, of one adapter or of all; None when nobody has looked."""
+        found = self.list(site, limit=1, adapter=adapter)
         return found[0] if found else None
 
     def until(self, report: DriftReport, limit: int) -> Reports:
         """Up to `limit` reports of a report's adapter and site, the newest up to itself, oldest first."""
         query = select(DriftReportRow).where(DriftReportRow.site == report.site, DriftReportRow.id <= report.id)
-        # A report of an earlier release names no adapter.
-        query = query.where(func.coalesce(DriftReportRow.body["adapter"].as_string(), "") == report.adapter)
+        query = query.where(_of_adapter(report.adapter))
         with self._database.read() as session:
             rows = session.scalars(query.order_by(DriftReportRow.id.desc()).limit(limit))
             return [_report(row.id, row.created_at, row.body) for row in rows][::-1]
 
-    def list(self, site: str | None = None, limit: int = 100) -> Reports:
-        """Up to `limit` reports, newest first."""
+    def list(self, site: str | None = None, limit: int = 100, adapter: str | None = None) -> Reports:
+        """Up to `limit` reports, of one adapter or of all, newest first."""
         query = select(DriftReportRow).order_by(DriftReportRow.id.desc()).limit(limit)
         if site is not None:
             query = query.where(DriftReportRow.site == site)
+        if adapter is not None:
+            query = query.where(_of_adapter(adapter))
         with self._database.read() as session:
             return [_report(row.id, row.created_at, row.body) for row in session.scalars(query)]
 
-    def latest_of_each(self) -> Mapping[str, DriftReport]:
-        """The newest report on every site that was looked at, by one query."""
-        newest = select(func.max(DriftReportRow.id)).group_by(DriftReportRow.site)
-        query = select(DriftReportRow).where(DriftReportRow.id.in_(newest)).order_by(DriftReportRow.site)
+    def latest_of_each(self) -> Mapping[tuple[str, str], DriftReport]:
+        """The newest report by site and adapter, by one query."""
+        newest = select(func.max(DriftReportRow.id)).group_by(DriftReportRow.site, _adapter())
+        query = select(DriftReportRow).where(DriftReportRow.id.in_(newest)).order_by(DriftReportRow.site, _adapter())
         with self._database.read() as session:
-            return {row.site: _report(row.id, row.created_at, row.body) for row in session.scalars(query)}
+            reports = [_report(row.id, row.created_at, row.body) for row in session.scalars(query)]
+        return {(report.site, report.adapter): report for report in reports}
 
-    def counts(self) -> Mapping[tuple[str, Verdict], int]:
-        """How often each verdict was filed on each site."""
-        query = select(DriftReportRow.site, DriftReportRow.verdict, func.count())
-        query = query.group_by(DriftReportRow.site, DriftReportRow.verdict)
+    def counts(self) -> Mapping[tuple[str, str, Verdict], int]:
+        """How often each verdict was filed, by site, adapter and verdict."""
+        # One expression for both places: PostgreSQL takes two alike, each with its own parameters, for different ones.
+        adapter = _adapter()
+        query = select(DriftReportRow.site, adapter, DriftReportRow.verdict, func.count())
+        query = query.group_by(DriftReportRow.site, adapter, DriftReportRow.verdict)
         with self._database.read() as session:
-            return {(site, Verdict(verdict)): count for site, verdict, count in session.execute(query).tuples()}
+            rows = session.execute(query).tuples()
+            return {(site, name, Verdict(verdict)): count for site, name, verdict, count in rows}
+
+
+def _adapter() -> ColumnElement[str]:
+    """The adapter that looked. A report of an earlier release names none: it is of "", and of no other."""
+    return func.coalesce(DriftReportRow.body["adapter"].as_string(), "")
+
+
+def _of_adapter(adapter: str) -> ColumnElement[bool]:
+    return _adapter() == adapter
 
 
 def _report(number: int, created_at: datetime, body: Mapping[str, Any]) -> DriftReport:

@@ -17,6 +17,8 @@ from flows.commands.command_options import (
     workplace_at,
 )
 
+OneAdapter = Annotated[str | None, typer.Option("--adapter", "-a", help="One adapter; default: all.")]
+
 drift_app = typer.Typer(help="Read drift reports, ask for labels, replay under another policy.", no_args_is_help=True)
 
 
@@ -24,6 +26,7 @@ drift_app = typer.Typer(help="Read drift reports, ask for labels, replay under a
 def drift_show(
     site: str,
     workspace: Workspace = HERE,
+    adapter: OneAdapter = None,
     as_json: AsJson = False,
     html: Annotated[Path | None, typer.Option(help="Also write a page for people, one file, to this path.")] = None,
 ) -> None:
@@ -31,8 +34,10 @@ def drift_show(
     with workplace_at(workspace) as workplace:
         from flows.commands.overview import latest_report, report_record
         from flows.commands.terminal import show_report
+        from flows.drift.late_labels import check_adapter
 
-        report = latest_report(workplace, site)
+        check_adapter(workplace, adapter)
+        report = latest_report(workplace, site, adapter)
         if as_json:
             say_json(report_record(report))
         else:
@@ -47,6 +52,7 @@ def drift_show(
 def drift_list(
     site: Annotated[str | None, typer.Argument(help="One site; default: all.")] = None,
     workspace: Workspace = HERE,
+    adapter: OneAdapter = None,
     limit: Annotated[int, typer.Option(min=1, help="Looks to show, the newest.")] = 30,
     as_json: AsJson = False,
 ) -> None:
@@ -54,11 +60,13 @@ def drift_list(
     with workplace_at(workspace) as workplace:
         from flows.commands.overview import report_record
         from flows.commands.terminal import show_looks
+        from flows.drift.late_labels import check_adapter
         from flows.workplace import check_site
 
-        reports = workplace.registry.drift.list(site, limit)
+        reports = workplace.registry.drift.list(site, limit, adapter)
         if not reports:
             check_site(workplace, site)
+            check_adapter(workplace, adapter)
         if as_json:
             say_json([report_record(report) for report in reports])
         else:

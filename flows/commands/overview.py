@@ -1,5 +1,6 @@
 """Where things stand, read from the registry alone: no torch, so it answers at once."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,11 +19,12 @@ MOST_UPDATES = 1000
 
 
 def overview(workplace: Workplace) -> dict[str, Any]:
-    """Sites with sample counts and last verdicts, and adapters with champions, as plain JSON."""
-    newest = {update.site: update for update in reversed(workplace.registry.updates.list(limit=MOST_UPDATES))}
+    """Sites with sample counts and each adapter's last verdict, and adapters with champions, as plain JSON."""
+    updates = workplace.registry.updates.list(limit=MOST_UPDATES)
+    newest = {(update.site, update.adapter): update for update in reversed(updates)}
     return {
         "workspace": str(workplace.settings.workspace),
-        "sites": [_site_row(workplace, site, newest.get(site)) for site in workplace.registry.samples.sites()],
+        "sites": [row for site in workplace.registry.samples.sites() for row in _site_rows(workplace, site, newest)],
         "adapters": adapter_rows(workplace),
     }
 
@@ -50,12 +52,13 @@ def adapter_detail(workplace: Workplace, adapter: str) -> dict[str, Any]:
     }
 
 
-def latest_report(workplace: Workplace, site: str) -> DriftReport:
-    """The last drift report of a site; NotFoundError where it was never looked at."""
-    report = workplace.registry.drift.latest(site)
+def latest_report(workplace: Workplace, site: str, adapter: str | None = None) -> DriftReport:
+    """The last drift report of a site, of one adapter or of all; NotFoundError where it was never looked at."""
+    report = workplace.registry.drift.latest(site, adapter)
     if report is None:
         known = ", ".join(workplace.registry.samples.sites()) or "none yet"
-        raise NotFoundError(f"no drift report for site {site!r}; known sites: {known}; the release site has none")
+        of = "" if adapter is None else f" of adapter {adapter!r}"
+        raise NotFoundError(f"no drift report{of} for site {site!r}; known sites: {known}; the release site has none")
     return report
 
 
@@ -65,18 +68,28 @@ def report_record(report: DriftReport) -> dict[str, Any]:
 
 
 def show_overview(console: Console, found: dict[str, Any]) -> None:
-    """Sites and adapters as two tables."""
-    sites = Table(title="Sites", title_justify="left")
-    masks = ["masks"] if any(row["masks"] for row in found["sites"]) else []
-    held = ["held"] if any(row["held"] for row in found["sites"]) else []
-    shown = ["site", "samples", "labelled", *masks, "quarantined", *held, "verdict", "action"]
-    for name in shown:
-        sites.add_column({"verdict": "last verdict"}.get(name, name), no_wrap=name == "verdict")
-    for row in found["sites"]:
-        done = row | {"action": f"{row['action']}: {row['since']}"} if row["since"] else row
-        sites.add_row(*(str(done[name]) for name in shown))
-    console.print(sites)
+    """Sites and adapters as two tables; verdicts of more than one adapter have a third, for all in one is too wide."""
+    rows = found["sites"]
+    masks = ["masks"] if any(row["masks"] for row in rows) else []
+    held = ["held"] if any(row["held"] for row in rows) else []
+    counts, said = ["site", "samples", "labelled", *masks, "quarantined", *held], ["verdict", "action"]
+    if len({row["adapter"] for row in rows if row["adapter"]}) > 1:
+        once = {row["site"]: row for row in rows}
+        console.print(_sites_table("Sites", list(once.values()), counts))
+        console.print(_sites_table("Verdicts", rows, ["site", "adapter", *said]))
+    else:
+        console.print(_sites_table("Sites", rows, [*counts, *said]))
     show_adapters(console, found["adapters"])
+
+
+def _sites_table(title: str, rows: Sequence[dict[str, Any]], shown: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for name in shown:
+        table.add_column({"verdict": "last verdict"}.get(name, name), no_wrap=name == "verdict")
+    for row in rows:
+        done = row | {"action": f"{row['action']}: {row['since']}"} if row["since"] else row
+        table.add_row(*(str(done[name] or "-") if name == "adapter" else str(done[name]) for name in shown))
+    return table
 
 
 def show_adapters(console: Console, rows: list[dict[str, Any]]) -> None:
@@ -109,25 +122,42 @@ def show_adapter(console: Console, workplace: Workplace, adapter: str) -> None:
         console.print(f"{when}  {origin} -> {move.to_version}  {move.actor}: {move.reason}", highlight=False)
 
 
-def _site_row(workplace: Workplace, site: str, update: Update | None) -> dict[str, Any]:
+def _site_rows(workplace: Workplace, site: str, newest: Mapping[tuple[str, str], Update]) -> list[dict[str, Any]]:
+    """One row per adapter that looked at the site, one without an adapter's name where none did.
+
+    `newest` is the last update by site and adapter.
+    """
     samples = workplace.registry.samples.list(site, with_held=True)
-    report = workplace.registry.drift.latest(site)
-    return {
+    counts = {
         "site": site,
         "samples": len(samples),
         "labelled": sum(sample.labelled_for(Task.CLASSIFICATION) for sample in samples),
         "masks": sum(sample.labelled_for(Task.SEGMENTATION) for sample in samples),
         "quarantined": len(workplace.registry.samples.quarantine(site)),
         "held": workplace.registry.holds.samples_held(site),
-        "verdict": report.verdict.value if report else "-",
-        "action": report.action.value if report else "-",
-        "since": _since(report, update),
     }
+    return [
+        {
+            **counts,
+            "verdict": report.verdict.value if report else "-",
+            "action": report.action.value if report else "-",
+            "since": _since(report, newest.get((site, report.adapter))) if report else None,
+            "adapter": report.adapter or None if report else None,
+        }
+        for report in _latest_of_each(workplace, site)
+    ]
 
 
-def _since(report: DriftReport | None, update: Update | None) -> str | None:
-    """What became of the action: the update that began after the look; None where there is none."""
-    if report is None or update is None or not update.answers(report.created_at):
+def _latest_of_each(workplace: Workplace, site: str) -> Sequence[DriftReport | None]:
+    """Each adapter's last report on a site; where there is none, one that names no adapter, or None."""
+    drift = workplace.registry.drift
+    reports = [drift.latest(site, name) for name in workplace.registry.adapters.names()]
+    return [report for report in reports if report is not None] or [drift.latest(site)]
+
+
+def _since(report: DriftReport, update: Update | None) -> str | None:
+    """What became of the action: the adapter's update that began after the look; None where there is none."""
+    if update is None or not update.answers(report.created_at):
         return None
     return update.outcome if update.version is None else f"version {update.version} {update.outcome}"
 

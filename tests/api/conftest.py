@@ -146,8 +146,15 @@ class Bench:
         self.registry.adapters.decide(adapter, version.number, self.gate(False), "test")
         return self.registry.adapters.get(adapter, version.number)
 
-    def look(self, site: str, verdict: Verdict, action: Action, reason: str = "12 of 40 images are broken") -> int:
-        """Store a drift report; its number."""
+    def look(
+        self,
+        site: str,
+        verdict: Verdict,
+        action: Action,
+        reason: str = "12 of 40 images are broken",
+        adapter: str | None = None,
+    ) -> int:
+        """Store a drift report of an adapter, unless named of the first by name; its number."""
         report = DriftReport(
             site=site,
             reference_site=site,
@@ -162,6 +169,7 @@ class Bench:
             quarantined=12,
             signals=(),
             over_time=EvidenceOverTime(2.5, 40.0, {"embeddings": 2.5}, {"embeddings": 5.0}, windows=1, since=1),
+            adapter=next(iter(self.registry.adapters.names()), "") if adapter is None else adapter,
             created_at=datetime.now(UTC),
         )
         return self.registry.drift.add(report, "test").id or 0

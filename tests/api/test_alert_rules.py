@@ -69,6 +69,15 @@ def test_rules_ask_only_for_metrics_and_labels_that_the_server_tells(exposed):
             assert labels <= exposed[metric], (rule["alert"], metric)
 
 
+def test_rules_about_a_site_are_about_one_adapter_and_name_both():
+    joined = [labels for rule in rules() for labels in re.findall(r"\bon \(([\w, ]*)\)", rule["expr"])]
+    assert joined == ["site, adapter", "site, adapter"]
+    assert sum("$labels.site" in rule["annotations"]["summary"] for rule in rules()) == 5
+    for rule in rules():
+        for words in rule["annotations"].values():
+            assert ("$labels.site" in words) == ("$labels.adapter" in words), rule["alert"]
+
+
 def test_verdicts_and_states_in_the_rules_are_ones_that_exist():
     verdicts = {verdict.value for verdict in Verdict}
     for rule in rules():
@@ -114,8 +123,13 @@ def judged_by_promtool(series, alert, at, expected, folder):
     return done.returncode == 0, done.stdout + done.stderr
 
 
-NORTH = {"site": "north"}
-FAULT = 'continual_drift_verdict{site="north",verdict="data_fault"}'
+NORTH = {"site": "north", "adapter": "cells"}
+FAULT = 'continual_drift_verdict{site="north",adapter="cells",verdict="data_fault"}'
+OTHERS_FAULT = 'continual_drift_verdict{site="north",adapter="other",verdict="data_fault"}'
+ALARM = 'continual_drift_alarm{site="north",adapter="cells"}'
+OTHERS_ALARM = 'continual_drift_alarm{site="north",adapter="other"}'
+EVIDENCE = 'continual_drift_evidence{site="north",adapter="cells"}'
+LIMIT = 'continual_drift_evidence_limit{site="north",adapter="cells"}'
 CASES = {
     "a data fault pages": (
         {FAULT: "0x9 1x20"},
@@ -124,26 +138,42 @@ CASES = {
     ),
     "no data fault, no page": ({FAULT: "0x30"}, ("ContinualDataFault", "12m"), []),
     "a drift alarm warns after a quarter of an hour": (
-        {'continual_drift_alarm{site="north"}': "1x60", FAULT: "0x60"},
+        {ALARM: "1x60", FAULT: "0x60"},
         ("ContinualDriftAlarm", "20m"),
         [NORTH | {"severity": "warning"}],
     ),
-    "a site that pages does not warn beside it": (
-        {'continual_drift_alarm{site="north"}': "1x60", FAULT: "1x60"},
+    "an adapter that pages does not warn beside it": (
+        {ALARM: "1x60", FAULT: "1x60"},
         ("ContinualDriftAlarm", "20m"),
         [],
     ),
+    "an adapter warns where another pages": (
+        {ALARM: "1x60", FAULT: "0x60", OTHERS_ALARM: "1x60", OTHERS_FAULT: "1x60"},
+        ("ContinualDriftAlarm", "20m"),
+        [NORTH | {"severity": "warning"}],
+    ),
+    "a report that names no adapter warns": (
+        {'continual_drift_alarm{site="north",adapter=""}': "1x60"},
+        ("ContinualDriftAlarm", "20m"),
+        [{"site": "north", "severity": "warning"}],
+    ),
     "evidence near the limit is told while nothing is called": (
-        {
-            'continual_drift_evidence{site="north"}': "25x60",
-            'continual_drift_evidence_limit{site="north"}': "40x60",
-            'continual_drift_alarm{site="north"}': "0x60",
-        },
+        {EVIDENCE: "25x60", LIMIT: "40x60", ALARM: "0x60"},
         ("ContinualEvidenceNearLimit", "20m"),
         [NORTH | {"severity": "info"}],
     ),
+    "evidence near the limit is told where only another calls": (
+        {EVIDENCE: "25x60", LIMIT: "40x60", ALARM: "0x60", OTHERS_ALARM: "1x60"},
+        ("ContinualEvidenceNearLimit", "20m"),
+        [NORTH | {"severity": "info"}],
+    ),
+    "evidence near the limit is not told where it is called": (
+        {EVIDENCE: "25x60", LIMIT: "40x60", ALARM: "1x60", OTHERS_ALARM: "0x60"},
+        ("ContinualEvidenceNearLimit", "20m"),
+        [],
+    ),
     "a site not looked at for a month": (
-        {'continual_drift_last_look_timestamp_seconds{site="north"}': "-2592000x120"},
+        {'continual_drift_last_look_timestamp_seconds{site="north",adapter="cells"}': "-2592000x120"},
         ("ContinualNoLook", "90m"),
         [NORTH | {"severity": "warning"}],
     ),

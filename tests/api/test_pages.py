@@ -165,10 +165,11 @@ def test_metrics_count_requests_by_route_and_show_champion_drift_and_quarantine(
     assert "INVENTED" not in text
     assert 'continual_request_latency_ms_bucket{le="1.0",route="/v1/adapters/{name}/current"}' in text
     assert 'continual_champion_version{adapter="wbc"} 2.0' in text
-    assert 'continual_drift_alarm{site="south"} 1.0' in text
-    assert 'continual_drift_alarm{site="north"} 0.0' in text
-    assert 'continual_drift_evidence{site="south"} 2.5' in text
-    assert 'continual_drift_evidence_limit{site="south"} 40.0' in text
+    assert 'continual_drift_alarm{adapter="wbc",site="south"} 1.0' in text
+    assert 'continual_drift_alarm{adapter="wbc",site="north"} 0.0' in text
+    assert re.findall(r'continual_drift_alarm{adapter="(.*)",site="east"} (\S+)', text) == [("", "0.0")]
+    assert 'continual_drift_evidence{adapter="wbc",site="south"} 2.5' in text
+    assert 'continual_drift_evidence_limit{adapter="wbc",site="south"} 40.0' in text
     assert 'continual_quarantined_images{site="east"} 1.0' in text
 
 
@@ -177,11 +178,11 @@ def test_metrics_tell_verdicts_as_states_and_reports_as_counts_over_restarts(doo
     bench.look("south", Verdict.COVARIATE_SHIFT, Action.UPDATE)
     latest = bench.registry.drift.latest("south")
     text = door.http.get("/metrics").text
-    states = re.findall(r'continual_drift_verdict{site="south",verdict="(\w+)"} (\S+)', text)
+    states = re.findall(r'continual_drift_verdict{adapter="wbc",site="south",verdict="(\w+)"} (\S+)', text)
     assert dict(states) == {verdict.value: "0.0" for verdict in Verdict} | {"covariate_shift": "1.0"}
-    assert 'continual_drift_reports_total{site="south",verdict="covariate_shift"} 2.0' in text
-    assert 'continual_drift_reports_total{site="south",verdict="no_drift"} 0.0' in text
-    looked = re.search(r'continual_drift_last_look_timestamp_seconds{site="south"} (\S+)', text)
+    assert 'continual_drift_reports_total{adapter="wbc",site="south",verdict="covariate_shift"} 2.0' in text
+    assert 'continual_drift_reports_total{adapter="wbc",site="south",verdict="no_drift"} 0.0' in text
+    looked = re.search(r'continual_drift_last_look_timestamp_seconds{adapter="wbc",site="south"} (\S+)', text)
     assert looked is not None
     assert float(looked.group(1)) == pytest.approx(latest.created_at.timestamp(), abs=1e-3)
     assert 'site="east",verdict' not in text

@@ -150,13 +150,14 @@ def test_killed_before_the_commit_neither_report_nor_delivery_is_there_and_after
         assert registry.deliveries.claim(DESK, later(), LEASE).report == 1
 
 
-def test_reports_are_counted_by_site_and_verdict_and_the_newest_of_each_site_is_read_at_once(registry):
-    shifted = dataclasses.replace(REPORT, verdict=Verdict.COVARIATE_SHIFT, action=Action.LOG)
-    for report in (REPORT, shifted, REPORT, dataclasses.replace(shifted, site="south")):
+def test_reports_are_counted_and_the_newest_is_read_by_site_and_adapter(registry):
+    shifted = dataclasses.replace(REPORT, verdict=Verdict.COVARIATE_SHIFT, action=Action.LOG, adapter="cells")
+    for report in (REPORT, shifted, REPORT, shifted, dataclasses.replace(shifted, site="south", adapter="other")):
         registry.drift.add(report, "monitor")
     assert registry.drift.counts() == {
-        ("north", Verdict.NO_DRIFT): 2,
-        ("north", Verdict.COVARIATE_SHIFT): 1,
-        ("south", Verdict.COVARIATE_SHIFT): 1,
+        ("north", "", Verdict.NO_DRIFT): 2,
+        ("north", "cells", Verdict.COVARIATE_SHIFT): 2,
+        ("south", "other", Verdict.COVARIATE_SHIFT): 1,
     }
-    assert {site: report.id for site, report in registry.drift.latest_of_each().items()} == {"north": 3, "south": 4}
+    newest = {of: report.id for of, report in registry.drift.latest_of_each().items()}
+    assert newest == {("north", ""): 3, ("north", "cells"): 4, ("south", "other"): 5}
