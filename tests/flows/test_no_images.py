@@ -228,9 +228,7 @@ def test_what_needs_images_that_are_gone_is_refused_with_the_remedy(gone, stream
             context.fill(held_out, 1, "deleted by hand")
     # What the adapter in service keeps counts, not what is asked for now; of a new one the wish.
     for adapter, kept in (("cells", True), ("others", False)):
-        with pytest.raises(
-            SettingsError, match=f"--compare naive .* of adapter {adapter} .* leave --compare out"
-        ):
+        with pytest.raises(SettingsError, match=f"--compare naive .* of adapter {adapter} .* leave --compare out"):
             check_references(gone.workspace, adapter, ["naive"], keep_images=kept)
     check_references(gone.workspace, "cells", [], keep_images=False)
     check_references(gone.workspace, "others", ["naive"], keep_images=True)
