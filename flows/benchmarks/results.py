@@ -47,12 +47,11 @@ def stream_result(context: AdapterContext, wanted: Sequence[str]) -> dict[str, A
     per version; the derived scores follow the version in service after each site.
     """
     versions = context.registry.adapters.list(context.name)
-    begun = _begun(versions)
-    sites = _as_learnt([site for site in wanted if labelled_samples(context, site, Split.TEST)], begun)
+    sites = _as_learnt([site for site in wanted if labelled_samples(context, site, Split.TEST)], _begun(versions))
     rows = {version.number: version_row(context, version, sites) for version in versions}
     chance = [chance_on(context, site) for site in sites]
     champion = context.champion()
-    serving = _in_service(versions, champion or versions[0], sites, begun)
+    serving = _in_service(versions, champion or versions[0], sites)
     service = [[rows[number][site] for site in sites] for number in serving]
     return {
         "adapter": context.name,
@@ -130,14 +129,12 @@ def _as_learnt(sites: Sequence[str], begun: Mapping[str, int]) -> list[str]:
     return [next(ordered) if site in begun else site for site in sites]
 
 
-def _in_service(
-    versions: Sequence[AdapterVersion], latest: AdapterVersion, sites: Sequence[str], begun: Mapping[str, int]
-) -> list[int]:
+def _in_service(versions: Sequence[AdapterVersion], latest: AdapterVersion, sites: Sequence[str]) -> list[int]:
     """Number of the version in service after each site, before the next one was first learnt; `latest` after the last.
 
     A rejected or skipped update leaves the version before.
     """
-    accepted = [version.number for version in _accepted(versions)]
+    accepted, begun = [version.number for version in _accepted(versions)], _begun(versions)
     serving = []
     for place in range(1, len(sites)):
         following = min((begun[site] for site in sites[place:] if site in begun), default=latest.number + 1)

@@ -44,3 +44,11 @@ def test_references_start_from_the_first_version_that_was_accepted(libraries):
 
     made = versions(("a", REJECTED), ("a", ACCEPTED), ("b", ACCEPTED))
     assert [version.number for version in _accepted(made)] == [2, 3]
+
+
+def test_sites_come_in_the_order_of_learning_and_one_that_nobody_learnt_keeps_its_place(libraries):
+    from flows.benchmarks.results import _as_learnt, _begun
+
+    begun = _begun(versions(("a", ACCEPTED), ("b", REJECTED), ("c", ACCEPTED), ("b", ACCEPTED)))
+    assert _as_learnt(["a", "b", "c"], begun) == ["a", "b", "c"]
+    assert _as_learnt(["c", "quiet", "a", "b"], begun) == ["a", "quiet", "b", "c"]
