@@ -113,7 +113,7 @@ def look_at_intake(site: str, plan: ChangePlan, intake: Intake) -> DriftReport |
     scanner is broken should not wait for the next look.
     """
     held_back = _too_many_held_back(plan, intake)
-    if held_back is None or intake.offered < plan.minimum_subjects:
+    if held_back is None:
         return None
     return DriftReport(
         site=site,
@@ -137,7 +137,7 @@ def is_faulty(references: Sequence[Window], images: Window | None, plan: ChangeP
     A look says that a window holds a fault; this says which of its batches do. What was held back counts where as many
     images were offered as a window needs subjects.
     """
-    if intake.offered >= plan.minimum_subjects and _too_many_held_back(plan, intake) is not None:
+    if _too_many_held_back(plan, intake) is not None:
         return True
     own = [window for window in references if images is not None and window.site == images.site]
     able = bool(own) and own[0].subject_count >= plan.minimum_subjects
@@ -212,7 +212,8 @@ def _fault(reference: Window | None, current: Window, plan: ChangePlan, intake: 
 
 
 def _too_many_held_back(plan: ChangePlan, intake: Intake) -> Judgement | None:
-    if intake.quarantined_share <= plan.quarantine_limit:
+    """Of fewer offered images than a window needs subjects nothing is told: one bad file of three is no scanner."""
+    if intake.offered < plan.minimum_subjects or intake.quarantined_share <= plan.quarantine_limit:
         return None
     return too_many_quarantined(intake.offered, intake.quarantined, plan.quarantine_limit)
 

@@ -54,7 +54,7 @@ class Evidence:
 
     def enough_labels(self, plan: ChangePlan) -> bool:
         """Whether a fall rests on as many labels as the plan asks for."""
-        return self.performance is not None and self.performance.labelled >= plan.minimum_labelled
+        return _enough(self.performance, plan)
 
     @property
     def drifted(self) -> bool:
@@ -132,8 +132,10 @@ def _remedy(
         return Action.LOG, "no update is needed as far as can be told without labels"
     if fall is None:
         return Action.REQUEST_LABELS, "send labels so that harm can be judged"
-    if fall <= margin:
+    if fall <= margin and (_enough(performance, plan) or _holds(performance, margin)):
         return Action.LOG, "no update is needed"
+    if fall <= margin:
+        return Action.REQUEST_LABELS, f"send labels, fewer than {plan.minimum_labelled} cannot rule harm out"
     labelled = 0 if performance is None else performance.for_training
     if labelled >= plan.minimum_labelled:
         return Action.UPDATE, f"update on {labelled} labelled training samples"
@@ -225,6 +227,10 @@ def _fall(performance: PerformanceEvidence | None) -> float | None:
     if performance is None or performance.reference is None or performance.current is None:
         return None
     return performance.reference - performance.current
+
+
+def _enough(performance: PerformanceEvidence | None, plan: ChangePlan) -> bool:
+    return performance is not None and performance.labelled >= plan.minimum_labelled
 
 
 def _holds(performance: PerformanceEvidence | None, margin: float) -> bool:

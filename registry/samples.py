@@ -28,7 +28,9 @@ from registry.tables import BatchRow, QuarantineRow, SampleRow, SiteRow, Subject
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One intake that stored something; the counts are those of its summary."""
+    """One intake that stored something; the counts are those of its summary, but `quarantined`: of what was refused
+    that is what had not been refused before.
+    """
 
     number: int
     site: str
@@ -217,10 +219,13 @@ def _write_rows(
     session: Session, intake: _Intake, summary: IntakeSummary, batch: int, held: Sequence[QuarantineEntry]
 ) -> None:
     plan, at = intake.plan, ledger.moment(session)
+    # What was refused before is no news of the scanner, however often it is offered again.
+    news = {(entry.file_digest, entry.reason[:MOST_CHARACTERS]) for entry in held}
+    refused = [entry for entry in intake.held() if (entry.file_digest, entry.reason[:MOST_CHARACTERS]) in news]
     counts = {
         "new": summary.new,
         "duplicates": summary.duplicates,
-        "quarantined": summary.quarantined,
+        "quarantined": len(refused),
         "relabelled": summary.relabelled,
     }
     session.execute(

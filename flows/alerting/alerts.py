@@ -79,14 +79,16 @@ def send_due(workplace: Workplace, patience_s: float | None = None) -> list[Atte
     """Send what is due on all channels side by side; no new attempt begins after `patience_s` (None: no end)."""
     stop = None if patience_s is None else time.monotonic() + patience_s
     ways = channels(workplace.settings)
+    attempts: list[Attempt] = []
+    if ways:
+        with ThreadPoolExecutor(len(ways)) as pool:
+            # Prefect's settings live in the context, which threads do not inherit.
+            running = [pool.submit(copy_context().run, _send_on, workplace, way, stop) for way in ways]
+            attempts = [attempt for future in running for attempt in future.result()]
+    # Last: what nobody had come to send until now has its attempt, however old it is.
     spent = f"given up {LONGEST_TRY.days} days after it was queued"
     workplace.registry.deliveries.give_up(datetime.now(UTC) - LONGEST_TRY, spent)
-    if not ways:
-        return []
-    with ThreadPoolExecutor(len(ways)) as pool:
-        # Prefect's settings live in the context, which threads do not inherit.
-        running = [pool.submit(copy_context().run, _send_on, workplace, way, stop) for way in ways]
-        return [attempt for future in running for attempt in future.result()]
+    return attempts
 
 
 def send_test(settings: Settings) -> list[Attempt]:
@@ -154,7 +156,11 @@ def _send_on(workplace: Workplace, channel: Channel, stop: float | None) -> list
         delivery = registry.deliveries.claim(channel.name, datetime.now(UTC), LEASE)
         if delivery is None:
             break
-        answer = channel.send(delivery.id, registry.drift.get(delivery.report))
+        report = registry.drift.get(delivery.report)
+        try:
+            answer = channel.send(delivery.id, report)
+        except Exception as error:  # noqa: BLE001 (a proxy or a client nobody foresaw; its text may hold a secret)
+            answer = Answer(delivered=False, again=True, error=f"not sent ({type(error).__name__})")
         _note(workplace, delivery, answer)
         attempts.append(Attempt(delivery.id, delivery.target, delivery.report, answer.error))
         if answer.again:

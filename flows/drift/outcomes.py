@@ -49,8 +49,8 @@ def measured_performance(
 ) -> PerformanceEvidence:
     """Measured on labelled new samples outside the test split; the champion has trained on none of them.
 
-    The reference is the site's own held-out samples; of a new site the mean of the champion's validation scores, and
-    for the evidence over time the held-out samples of all sites.
+    The reference is the site's own held-out samples; of a new site, and for masks of a site without labels, the mean of
+    the champion's validation scores, and for the evidence over time the held-out samples of all sites.
     """
     task, metric, plan = context.options.task, METRICS[context.options.task], context.options.plan
     held = [s for s in current if s.labelled_for(task) and s.split is not Split.TEST]
@@ -59,11 +59,13 @@ def measured_performance(
         held = [sample for sample in held if sample.label in network.classes]
     validation = champion.record["validation"]
     reference = sum(validation.values()) / len(validation) if validation else None
-    if not held:
-        return PerformanceEvidence(metric, reference, None, 0, for_training)
-    site = held[0].site
-    said = _outcomes(context, network, champion, _as_they_became_known(context, site, held))
+    site = current[0].site if current else ""
     own = {name: each for name, each in known.items() if name == site}
+    if not held:
+        # The estimate without labels is on the site's own scale.
+        before = _reference_outcomes(context, network, own if task is Task.CLASSIFICATION else {})
+        return PerformanceEvidence(metric, before.balanced if before.classes else reference, None, 0, for_training)
+    said = _outcomes(context, network, champion, _as_they_became_known(context, site, held))
     # Segmenting the reference costs as much as a look: only where masks suffice for a milestone.
     asked = task is Task.CLASSIFICATION or len(held) >= plan.minimum_labelled
     before = _reference_outcomes(context, network, (own or known) if asked else {})

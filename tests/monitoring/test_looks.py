@@ -143,6 +143,8 @@ def test_quarantine_above_the_limit_is_a_data_fault_before_anything_is_tested(ho
     report = look([hospital(1, 60)], hospital(2, 5), quick_plan, Intake(offered=10, quarantined=3))
     assert (report.verdict, report.action) == (Verdict.DATA_FAULT, Action.QUARANTINE)
     assert "3 of 10 images (30%, limit 20%)" in report.reason
+    few = look([hospital(1, 60)], hospital(2, 5), quick_plan, Intake(offered=3, quarantined=1))
+    assert few.verdict is Verdict.INSUFFICIENT_DATA
     at_the_limit = look([hospital(1, 60)], hospital(2, 40), quick_plan, Intake(offered=10, quarantined=2))
     assert at_the_limit.verdict is Verdict.NO_DRIFT
 
@@ -207,6 +209,10 @@ def test_too_many_images_held_back_are_reported_without_an_image_that_passed(qui
         (_performance(0.8, reference=None), 500, Action.REQUEST_LABELS, "no reference value"),
         (_performance(0.86), 500, Action.LOG, "no update is needed"),
         (_performance(0.95), 500, Action.LOG, "no update is needed"),
+        # One label that was met rules nothing out, unless what is estimated without labels does.
+        (_performance(1.0, labelled=1), 0, Action.REQUEST_LABELS, "fewer than 40 cannot rule harm out"),
+        (_performance(1.0, labelled=39), 0, Action.REQUEST_LABELS, "fewer than 40 cannot rule harm out"),
+        (replace(_performance(1.0, labelled=1), estimated_low=0.95), 0, Action.LOG, "no update is needed"),
         (_performance(0.6), 40, Action.UPDATE, "update on 40 labelled"),
         (_performance(0.6), 39, Action.REQUEST_LABELS, "send 1 more labelled"),
         (_performance(0.6, p_value=0.2), 40, Action.LOG, "so few labels show such a fall by chance"),

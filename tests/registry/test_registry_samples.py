@@ -198,6 +198,16 @@ def test_site_with_nothing_but_quarantine_has_a_batch_but_is_no_site_yet(registr
     assert (batch.new, batch.quarantined, batch.actor) == (0, 1, "ingest")
 
 
+def test_a_batch_counts_what_was_refused_for_the_first_time(registry, make):
+    others = [dataclasses.replace(HELD, file_digest=letter * 64) for letter in "de"]
+    registry.samples.record("north", [], [HELD, *others], "ingest")
+    new = dataclasses.replace(HELD, file_digest="0" * 64)
+    summary = registry.samples.record("north", make.images(1), [HELD, *others, new, new], "ingest")
+    # The person who sends them hears of all; the batch tells of two files that nobody had seen.
+    assert summary.quarantined == 5
+    assert [batch.quarantined for batch in registry.samples.batches("north")] == [3, 2]
+
+
 def test_items_of_another_site_are_refused_before_anything_is_stored(registry, make):
     with pytest.raises(ConflictError, match="'south'"):
         registry.samples.record("north", [*make.images(1), *make.images(1, site="south")], [], "ingest")
