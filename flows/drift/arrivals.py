@@ -59,15 +59,13 @@ class Arrivals:
         return replace(self, batches=left, samples=[s for s in self.samples if s.batch not in batches])
 
     def intake(self, stretch: Stretch) -> Intake:
-        """What was offered for the first time in a stretch's batches, and what of it was held back.
-
-        Of released ones nothing counts, nor does what is offered again: a manifest that is read every night names all
-        that ever came.
+        """What was offered in a stretch's batches, and what of it was held back for the first time; of released ones
+        nothing counts.
         """
         inside = [one for one in self.batches if one.number in stretch.batches and one.number not in self.released]
         quarantined = sum(batch.quarantined for batch in inside)
         return Intake(
-            offered=quarantined + sum(batch.new for batch in inside),
+            offered=quarantined + sum(batch.new + batch.duplicates for batch in inside),
             quarantined=quarantined,
             trusted=tuple(sample.batch in self.released for sample in stretch.samples),
         )

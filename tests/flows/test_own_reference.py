@@ -1,6 +1,5 @@
-"""What a look holds a window against: the site's own reference, and what was offered for the first time."""
+"""What a look without labels holds a window against: the site's own reference."""
 
-from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,9 +8,6 @@ import pytest
 from continual.domain.adapters import Task
 from continual.domain.change_plan import ChangePlan
 from continual.domain.samples import Sample, Split
-from registry import Batch
-
-BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def known_site(site, met, images=100):
@@ -39,16 +35,3 @@ def test_without_labels_a_known_site_is_held_against_itself_and_a_new_one_agains
     known = {"north": known_site("north", 0.95), "south": known_site("south", 0.65)}
     found = measured_performance(context, SimpleNamespace(classes=("a", "b")), champion, current, known)
     assert (found.reference, found.current, found.labelled) == (pytest.approx(reference), None, 0)
-
-
-def test_what_is_offered_again_every_night_hides_no_broken_scanner(libraries):
-    from flows.drift.arrivals import Arrivals, Stretch
-
-    # A thousand known files are named again each night; then come twenty new ones, all of them refused.
-    batches = [
-        Batch(night, "north", BEGAN + timedelta(days=night), new, 1000, quarantined, "ingest")
-        for night, new, quarantined in ((1, 0, 20), (2, 2, 0))
-    ]
-    arrivals = Arrivals("north", batches, [])
-    asked = [arrivals.intake(Stretch((night,), [])) for night in (1, 2)]
-    assert [(intake.offered, intake.quarantined) for intake in asked] == [(20, 20), (2, 0)]
