@@ -10,11 +10,10 @@ from continual.domain.errors import NotFoundError
 from continual.domain.metrics import task_of
 from continual.domain.samples import MOST_MASK_CLASSES, IntakeSummary, QuarantineEntry
 from continual.imaging import clean_images
-from flows.drift.late_labels import check_adapter
 from flows.progress import track
 from flows.requests import Incoming
 from flows.sources import read_source
-from flows.workplace import Workplace, open_workplace
+from flows.workplace import Workplace, check_adapter, open_workplace
 
 
 def take_in(

@@ -45,3 +45,10 @@ def check_site(workplace: Workplace, site: str | None) -> None:
     known = workplace.registry.samples.sites()
     if site is not None and site not in known:
         raise NotFoundError(f"no site {site!r}; known sites: {', '.join(known) or 'none yet'}; correct its name")
+
+
+def check_adapter(workplace: Workplace, adapter: str | None) -> None:
+    """Raise NotFoundError for an adapter that is not there; None stands for all."""
+    known = workplace.registry.adapters.names()
+    if adapter is not None and adapter not in known:
+        raise NotFoundError(f"no adapter {adapter!r}; known: {', '.join(known) or 'none yet'}; correct --adapter")

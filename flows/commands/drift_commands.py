@@ -34,7 +34,7 @@ def drift_show(
     with workplace_at(workspace) as workplace:
         from flows.commands.overview import latest_report, report_record
         from flows.commands.terminal import show_report
-        from flows.drift.late_labels import check_adapter
+        from flows.workplace import check_adapter
 
         check_adapter(workplace, adapter)
         report = latest_report(workplace, site, adapter)
@@ -60,8 +60,7 @@ def drift_list(
     with workplace_at(workspace) as workplace:
         from flows.commands.overview import report_record
         from flows.commands.terminal import show_looks
-        from flows.drift.late_labels import check_adapter
-        from flows.workplace import check_site
+        from flows.workplace import check_adapter, check_site
 
         reports = workplace.registry.drift.list(site, limit, adapter)
         if not reports:

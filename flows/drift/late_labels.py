@@ -6,10 +6,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from continual.domain.errors import NotFoundError
 from continual.domain.predictions import LabelledPrediction, Performance, performance_of
 from continual.imaging import read_label_manifest
-from flows.workplace import Workplace
+from flows.workplace import Workplace, check_adapter
 from registry import LabelFate, LabelOutcome, OfferedLabel
 
 
@@ -65,13 +64,6 @@ def take_labels(workplace: Workplace, manifest: Path, adapter: str | None = None
         performance=tuple(performance_of(labelled, by_site=True)),
         other_classes=tuple(sorted({each.label for each in labelled if each.label not in each.prediction.scores})),
     )
-
-
-def check_adapter(workplace: Workplace, adapter: str | None) -> None:
-    """Raise NotFoundError for an adapter that is not there; None stands for all."""
-    known = workplace.registry.adapters.names()
-    if adapter is not None and adapter not in known:
-        raise NotFoundError(f"no adapter {adapter!r}; known: {', '.join(known) or 'none yet'}; correct --adapter")
 
 
 def performance_over_time(

@@ -9,11 +9,10 @@ from rich.table import Table
 
 from continual.domain.adapters import CHAMPION, AdapterVersion
 from continual.domain.change_plan import ChangePlan
-from continual.domain.errors import NotFoundError
 from continual.domain.metrics import task_of
 from continual.domain.samples import Sample, Split
 from flows.updates.stored_bytes import held_of, site_rows
-from flows.workplace import Workplace
+from flows.workplace import Workplace, check_adapter
 from registry import Registry
 
 
@@ -61,9 +60,7 @@ class MemoryView:
 def memory_view(workplace: Workplace, adapter: str) -> MemoryView:
     """The replay memory of an adapter's champion; NotFoundError when it has none."""
     registry = workplace.registry
-    names = registry.adapters.names()
-    if adapter not in names:
-        raise NotFoundError(f"no adapter {adapter!r}; known: {', '.join(names) or 'none yet'}")
+    check_adapter(workplace, adapter)
     champion = registry.adapters.current(adapter, CHAMPION)
     plan = ChangePlan.from_record(champion.record["options"]["plan"])
     stored = registry.samples.list(with_held=True)

@@ -308,25 +308,18 @@ def test_attempts_end_after_twelve_and_days_after_seven(house, receiver, monkeyp
 
 
 def test_what_nobody_came_to_send_has_its_attempt_however_old_it_is(house, receiver, monkeypatch):
-    from flows.alerting.alerts import file_report
-
-    file_report(house, REPORT)
+    house.registry.drift.add(REPORT, "test", [house.settings.webhooks()[0].name])
     make_due(house, monkeypatch, days=8)
     send(house)
-    assert deliveries(house) == [(1, "delivered", 1, None)]
-    assert len(receiver.got) == 1
+    assert (deliveries(house), len(receiver.got)) == ([(1, "delivered", 1, None)], 1)
 
 
 def test_an_error_that_nobody_foresaw_waits_in_the_outbox_and_tells_no_secret(house, monkeypatch):
-    import flows.alerting.alerts
-    from flows.alerting.alerts import file_report
-
     def breaks(*_arguments):
         raise ImportError("no client for socks5://user:secret@proxy")
 
-    monkeypatch.setattr(flows.alerting.alerts, "post", breaks)
-    file_report(house, REPORT)
-    send(house)
+    monkeypatch.setattr("flows.alerting.alerts.post", breaks)
+    file(house)
     assert deliveries(house) == [(1, "retrying", 1, "not sent (ImportError)")]
 
 

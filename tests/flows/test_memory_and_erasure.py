@@ -297,3 +297,9 @@ def test_a_window_whose_patients_were_all_erased_keeps_its_report(released):
     released.take_in(released.cells("second", SHIFTED[20:32], seed=3), "second", "cells")
     after = look(released.workspace, "cells", "second", now=True)
     assert (after.current_subjects, after.over_time.windows) == (12, 2)
+
+
+def test_what_the_memory_holds_is_read_without_the_learning_libraries():
+    asked = "import sys, flows.updates.memory_content; print([n for n in ('torch', 'avalanche') if n in sys.modules])"
+    ended = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"

@@ -1,6 +1,7 @@
 """The temperature: found where the loss is smallest, bounded, kept with the version and applied to whatever is told."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from continual.learning import (
     write_adapter,
 )
 from continual.learning.evaluation import class_scores
+from continual.learning.segmentation.box_network import BoxNetwork
+from continual.learning.segmentation.judging import _asked
 
 CPU = torch.device("cpu")
 
@@ -61,6 +64,19 @@ def test_classes_that_are_no_possible_answer_make_a_temperature_no_hotter():
     assert fit_temperature(out_of_reach, targets, cells, possible) == pytest.approx(alone, rel=1e-6)
     unlikely = np.hstack([scores, np.full((8, 9), -30.0)])
     assert fit_temperature(unlikely, targets, cells, possible) < fit_temperature(unlikely, targets, cells) / 1.05
+
+
+def test_with_boxes_a_class_is_possible_that_has_one_and_without_boxes_every_class_is():
+    class Boxed(BoxNetwork):
+        def __init__(self):
+            torch.nn.Module.__init__(self)
+            self.classes = ("liver", "spleen", "kidney")
+
+    mask = np.zeros((8, 8), dtype=np.uint8)
+    mask[2:5, 2:5] = 2
+    assert _asked(Boxed(), mask).tolist() == [True, False, True, False]
+    # Whatever its scores are: a network for masks may be as sure as it likes.
+    assert _asked(SimpleNamespace(classes=("liver", "spleen")), mask).tolist() == [True] * 3
 
 
 def test_no_other_temperature_has_a_smaller_loss():

@@ -61,7 +61,7 @@ class MemoryPolicy:
 
 
 def rank(seed: int, name: str) -> str:
-    """Place of an image in a keyed, uniformly random order that is the same on every machine; smaller comes first."""
+    """Place of a name in a keyed, uniformly random order that is the same on every machine; smaller comes first."""
     return sha256_bytes(f"{seed}:{name}".encode())
 
 

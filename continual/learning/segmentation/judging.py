@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from continual.domain.adapters import SiteOutcomes
@@ -19,7 +19,7 @@ from continual.domain.metrics import chance_dice, dice, expected_calibration_err
 from continual.domain.samples import IGNORED, Sample
 from continual.learning.activations import Progress
 from continual.learning.devices import mixed_precision
-from continual.learning.segmentation.box_network import UNASKED, BoxNetwork
+from continual.learning.segmentation.box_network import BoxNetwork
 from continual.learning.segmentation.boxes import boxes_of, filled_boxes
 from continual.learning.segmentation.dense_cache import DenseCache
 from continual.learning.segmentation.dense_network import DenseNetwork
@@ -124,7 +124,7 @@ def calibrate_masks(network: DenseNetwork, cache: DenseCache, samples: Sequence[
     if not masked:
         return 1.0
     reached: dict[float, dict[str, list[float]]] = {bias: {} for bias in BIASES}
-    pixels, numbers, sites = [], [], []
+    pixels, numbers, sites, offered = [], [], [], []
     for sample, mask, scores in _judged(network, cache, masked, progress):
         for bias in BIASES:
             network.foreground_bias = bias
@@ -134,12 +134,20 @@ def calibrate_masks(network: DenseNetwork, cache: DenseCache, samples: Sequence[
         pixels.append(scores.flatten(1)[:, chosen].T)
         numbers.append(mask.ravel()[chosen])
         sites += [sample.site] * len(chosen)
+        offered.append(np.tile(_asked(network, mask), (len(chosen), 1)))
     means = {bias: np.mean([np.mean(values) for values in by_site.values()]) for bias, by_site in reached.items()}
     network.foreground_bias = max(BIASES, key=lambda bias: (round(float(means[bias]), 6), -abs(bias)))
-    scored = torch.cat(pixels)
-    biased, offered = network.answering(scored).numpy(), (scored > UNASKED / 2).numpy()
-    network.temperature = fit_temperature(biased, np.concatenate(numbers).astype(np.int64), sites, offered)
+    biased, targets = network.answering(torch.cat(pixels)).numpy(), np.concatenate(numbers).astype(np.int64)
+    network.temperature = fit_temperature(biased, targets, sites, np.concatenate(offered))
     return network.temperature
+
+
+def _asked(network: DenseNetwork, mask: UInt8[np.ndarray, "*position"]) -> Bool[np.ndarray, "klass"]:
+    """Which classes an image was asked about: with boxes those that have one, and the background; else all of them."""
+    count = len(network.classes)
+    if not isinstance(network, BoxNetwork):
+        return np.ones(1 + count, dtype=bool)
+    return np.array([True, *(number in boxes_of(mask, count) for number in range(1, 1 + count))])
 
 
 def _judged(
