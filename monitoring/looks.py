@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from scipy.stats import binom
 
 from continual.domain.change_plan import ChangePlan
 from continual.domain.drift import (
@@ -47,6 +48,10 @@ NO_REFERENCE = ""
 """`DriftReport.reference_site` when there is no reference at all."""
 NOTHING_BEFORE = Past()
 """The first look since a promotion."""
+_ODD_SHARE = 0.05
+"""Sound images that look broken by themselves: at most so many, where the share of black varies much (simulated)."""
+_BY_CHANCE = 0.01
+"""Sound images seem as broken less often than this; of 20 or more the usual limit of 20 % alone decides."""
 
 
 def look(
@@ -230,10 +235,20 @@ def _broken(reference: Window, current: Window, plan: ChangePlan, intake: Intake
         if not suspect.any():
             return None
         current = select(current, suspect)
+    images = len(current.subjects)
     inverted = inverted_share(reference, current)
-    if inverted > plan.quarantine_limit:
-        return too_many_inverted(inverted, len(current.subjects), reference.site, plan.quarantine_limit)
+    if _too_many(inverted, images, plan):
+        return too_many_inverted(inverted, images, reference.site, plan.quarantine_limit)
     cropped = cropped_share(reference, current)
-    if cropped > plan.quarantine_limit:
-        return too_many_cropped(cropped, len(current.subjects), reference.site, plan.quarantine_limit)
+    if _too_many(cropped, images, plan):
+        return too_many_cropped(cropped, images, reference.site, plan.quarantine_limit)
     return None
+
+
+def _too_many(share: float, images: int, plan: ChangePlan) -> bool:
+    """Whether a share of the images looks broken that is above the plan's limit, and that odd sound ones do not make.
+
+    Of few images one is a large share: a single odd one is not yet a fault, two of two are.
+    """
+    odd = round(share * images)
+    return share > plan.quarantine_limit and float(binom.sf(odd - 1, images, _ODD_SHARE)) < _BY_CHANCE

@@ -88,6 +88,23 @@ class Arrivals:
         closed = _closed(self.samples, tested)
         return _pending(self, closed)
 
+    def unseen(self, tested: Sequence[DriftReport]) -> "Arrivals":
+        """What no closed window holds: later batches, and in closed ones new images of subjects seen before.
+
+        What was held back of a closed batch was judged with its window, and does not count again.
+        """
+        closed = _closed(self.samples, tested)
+        taken = {number for stretch in closed for number in stretch.batches}
+        looked_at = {sample.digest for stretch in closed for sample in stretch.samples}
+        samples = [sample for sample in self.samples if sample.digest not in looked_at]
+        left = {sample.batch for sample in samples}
+        batches = [
+            replace(batch, new=0, duplicates=0, quarantined=0) if batch.number in taken else batch
+            for batch in self.batches
+            if batch.number in left or batch.number not in taken
+        ]
+        return replace(self, batches=batches, samples=samples)
+
     def began(self, samples: Sequence[Sample]) -> datetime | None:
         """When the first batch came that one of the samples is of; None where there is no sample."""
         first = min((sample.batch for sample in samples), default=None)

@@ -94,26 +94,29 @@ def _act_on(
 
 
 def look_at_unseen(context: AdapterContext, champion: AdapterVersion, site: str) -> DriftReport | None:
-    """File and hold what is faulty among the batches that no look has seen; None where none of them is.
+    """File and hold what is faulty among all that no look has seen; None where nothing of it is.
 
-    An update learns all that came: also a batch too small for a look, and new images of patients seen before.
+    An update learns all that came: also batches too small for a look, and new images of patients seen before.
     """
-    arrivals = arrivals_of(context, champion, site)
     filed = [*reversed(context.registry.drift.list(site, limit=MOST_REPORTS))]
-    pending = arrivals.pending(reports_of_closed(filed, context.name, champion)).batches
-    if not pending:
+    unseen = arrivals_of(context, champion, site).unseen(reports_of_closed(filed, context.name, champion))
+    if not unseen.batches:
         return None
     plan, windows = context.options.plan, ChampionWindows(context, champion)
-    windows.fill(site, arrivals.samples)
-    broken = _faulty(arrivals, arrivals.whole(pending), plan, windows)
+    windows.fill(site, unseen.samples)
+    every = unseen.whole(tuple(batch.number for batch in unseen.batches))
+    broken = _faulty(unseen, every, plan, windows)
+    # Of batches too small to tell a fault from an odd image, all together may show it.
+    if not broken and _is_faulty(unseen, every, plan, windows):
+        broken = every.batches
     looker = Looker(context.name, champion, lambda: windows, datetime.now(UTC), now=True)
     # Faults of two kinds may dilute each other until neither shows in all batches together: then the first one speaks.
     for batches in (broken, broken[:1]):
-        due = NextLook(arrivals.whole(batches), (), (), harmed=False)
+        due = NextLook(unseen.whole(batches), (), (), harmed=False)
         if not due.current.samples:
             return None
-        compared = _windows(windows, arrivals, due)
-        said = _compare(windows, compared, arrivals, due, plan)
+        compared = _windows(windows, unseen, due)
+        said = _compare(windows, compared, unseen, due, plan)
         if said.verdict is Verdict.DATA_FAULT:
             return _act_on(context, champion, filed, Taken(_signed(looker, said, due.current), batches, compared))
     return None
@@ -183,18 +186,13 @@ def _broken(
 
 
 def _faulty(arrivals: Arrivals, stretch: Stretch, plan: ChangePlan, windows: ChampionWindows | None) -> tuple[int, ...]:
-    references = windows.references() if windows else []
-    found = [
-        batch.batches
-        for batch in arrivals.each_batch(stretch)
-        if is_faulty(
-            references,
-            windows.window(arrivals.site, batch.samples) if windows and batch.samples else None,
-            plan,
-            arrivals.intake(batch),
-        )
-    ]
-    return tuple(number for batches in found for number in batches)
+    each = arrivals.each_batch(stretch)
+    return tuple(n for batch in each if _is_faulty(arrivals, batch, plan, windows) for n in batch.batches)
+
+
+def _is_faulty(arrivals: Arrivals, stretch: Stretch, plan: ChangePlan, windows: ChampionWindows | None) -> bool:
+    images = windows.window(arrivals.site, stretch.samples) if windows and stretch.samples else None
+    return is_faulty(windows.references() if windows else [], images, plan, arrivals.intake(stretch))
 
 
 def _windows(windows: ChampionWindows, arrivals: Arrivals, due: NextLook) -> Compared:

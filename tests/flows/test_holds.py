@@ -126,6 +126,59 @@ def test_a_faulty_batch_too_small_for_a_look_is_reported_and_held_before_an_upda
         assert {sample.batch for sample in workplace.registry.samples.list("first")} >= {sound}
 
 
+@pytest.fixture
+def before_an_update(released):
+    """Looks at the first site as an update does before it learns what came."""
+    from flows.drift.looks import look_at_unseen
+    from flows.updates.adapter_context import context_of
+    from flows.workplace import open_workplace
+
+    def unseen():
+        with open_workplace(released.workspace) as workplace:
+            context = context_of(workplace, "cells")
+            return look_at_unseen(context, workplace.registry.adapters.current("cells"), "first")
+
+    return unseen
+
+
+def test_new_images_of_patients_seen_before_are_checked_though_their_batch_has_had_its_look(released, before_an_update):
+    arrive(released, 0, 12)
+    look(released)
+    follow_up = released.cells("first", tuple(f"u{number}" for number in range(10)), seed=500)
+    for row in follow_up:
+        path = released.folder / row.path
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    new = released.cells("first", tuple(f"u{number}" for number in range(12, 24)), seed=501)
+    batch = released.take_in([*follow_up, *new], "first", "cells").batch
+    window = look(released)
+    assert (window.verdict, window.batches, window.current_subjects) == (Verdict.NO_DRIFT, (batch,), 12)
+    fault = before_an_update()
+    assert (fault.verdict, fault.batches, fault.current_samples) == (Verdict.DATA_FAULT, (batch,), len(follow_up))
+    with released.registry() as registry:
+        assert registry.holds.held("first") == {batch}
+        registry.holds.release(batch, "the scanner's service has looked at them", "it")
+    assert before_an_update() is None
+
+
+def test_single_pictures_that_came_one_by_one_are_judged_together(released, before_an_update):
+    arrive(released, 0, 24)
+    look(released)
+
+    def one_by_one(first, last, *, inverted):
+        rows = released.cells("first", tuple(f"u{number}" for number in range(first, last)), seed=70 + first)
+        for row in rows if inverted else ():
+            path = released.folder / row.path
+            Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+        return tuple(released.take_in([row], "first", "cells").batch for row in rows)
+
+    one_by_one(24, 25, inverted=False)
+    assert before_an_update() is None
+    broken = one_by_one(25, 28, inverted=True)
+    fault = before_an_update()
+    assert fault.verdict is Verdict.DATA_FAULT
+    assert set(broken) <= set(fault.batches)
+
+
 def test_what_a_parent_has_learnt_stays_learnt_though_it_is_held_since():
     from types import SimpleNamespace
 

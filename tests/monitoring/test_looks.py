@@ -193,6 +193,21 @@ def test_the_batch_with_the_fault_is_told_from_the_sound_ones_of_its_window(slid
     assert not is_faulty(known, None, quick_plan, intake)
 
 
+def test_a_single_odd_image_is_no_fault_yet_and_two_of_two_are(slides, quick_plan):
+    known, intake = [slides(1)], Intake(offered=1, quarantined=0)
+    assert not is_faulty(known, slides(2, inverted=(True,)), quick_plan, intake)
+    assert not is_faulty(known, slides(2, inverted=(True, False, False)), quick_plan, intake)
+    assert is_faulty(known, slides(2, inverted=(True, True)), quick_plan, intake)
+
+
+@pytest.mark.parametrize("images", [20, 40, 100])
+def test_of_many_images_the_plans_limit_decides(slides, quick_plan, images):
+    for share, faulty in ((0.35, True), (0.1, False)):
+        broken = round(share * images)
+        current = slides(2, inverted=(True,) * broken + (False,) * (images - broken))
+        assert is_faulty([slides(1)], current, quick_plan, Intake(offered=images, quarantined=0)) is faulty
+
+
 def test_too_many_images_held_back_are_reported_without_an_image_that_passed(quick_plan):
     report = look_at_intake("north", quick_plan, Intake(offered=10, quarantined=10))
     assert (report.verdict, report.action, report.current_subjects) == (Verdict.DATA_FAULT, Action.QUARANTINE, 0)
