@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, final
 
 from pydantic import TypeAdapter
 from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session
 
 from continual.domain.digests import sha256_json
 from continual.domain.drift import DriftReport, Verdict
@@ -28,16 +29,23 @@ class DriftReportStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, report: DriftReport, actor: str, targets: Sequence[str] = ()) -> DriftReport:
+    def add(
+        self, report: DriftReport, actor: str, targets: Sequence[str] = (), *, after: int | None = None
+    ) -> DriftReport:
         """Store a report; the same with its number and the time it was stored, unless it brings its own time.
 
-        In the same transaction a delivery to each of the targets is queued. Raises RegistryError when a number in it is
-        not finite.
+        In the same transaction a delivery to each of the targets is queued. `after` is the number of the newest report
+        that the look knew of its site (0: of none): where its adapter's version has filed a newer one since, another
+        look at the same images was faster, nothing is stored and that one is returned. Raises RegistryError when a
+        number in it is not finite.
         """
         check_text(actor, "actor")
         check_text(report.site, "site")
         body = plain(asdict(replace(report, id=None, created_at=None)), "report")
         with self._database.write() as session:
+            faster = None if after is None else _newer(session, report, after)
+            if faster is not None:
+                return _report(faster.id, faster.created_at, faster.body)
             now = ledger.moment(session)
             row = DriftReportRow(
                 id=next_number(session, DriftReportRow.id),
@@ -118,6 +126,13 @@ def _adapter() -> ColumnElement[str]:
 
 def _of_adapter(adapter: str) -> ColumnElement[bool]:
     return _adapter() == adapter
+
+
+def _newer(session: Session, report: DriftReport, number: int) -> DriftReportRow | None:
+    """The newest report above a number of the same site, adapter and version."""
+    query = select(DriftReportRow).where(DriftReportRow.site == report.site, DriftReportRow.id > number)
+    query = query.where(_of_adapter(report.adapter), DriftReportRow.body["version"].as_integer() == report.version)
+    return session.scalars(query.order_by(DriftReportRow.id.desc()).limit(1)).first()
 
 
 def _report(number: int, created_at: datetime, body: Mapping[str, Any]) -> DriftReport:

@@ -57,10 +57,13 @@ class Attempt:
     error: str
 
 
-def file_report(workplace: Workplace, report: DriftReport) -> DriftReport:
-    """File a report with its deliveries, which are sent when somebody asks for that; the report as filed."""
+def file_report(workplace: Workplace, report: DriftReport, *, after: int | None = None) -> DriftReport:
+    """File a report with its deliveries, which are sent when somebody asks for that; the report as filed.
+
+    `after` is the newest report that the look knew of its site: of two looks at once the first one filed counts.
+    """
     targets = [channel.name for channel in channels(workplace.settings)]
-    return workplace.registry.drift.add(report, workplace.actor, targets)
+    return workplace.registry.drift.add(report, workplace.actor, targets, after=after)
 
 
 def send_after_look(workplace: Workplace) -> None:

@@ -84,7 +84,8 @@ def _act_on(
         keep_predictions(context, champion, taken.compared.current)
     known = said_before(filed, taken.report)
     new = known is None and taken.report.id is None
-    report = _file(context, taken) if new else known or taken.report
+    newest = filed[-1].id if filed else None
+    report = _file(context, taken, newest or 0) if new else known or taken.report
     if taken.broken:
         # After the report: whoever is killed between the two finds the same fault again, and holds it then.
         context.registry.holds.hold(taken.broken, report.reason, context.workplace.actor)
@@ -167,11 +168,11 @@ def arrivals_of(context: AdapterContext, champion: AdapterVersion, site: str, *,
     return Arrivals(site, arrived, new_samples(context, champion, site, with_held=with_held), released)
 
 
-def _file(context: AdapterContext, taken: Taken) -> DriftReport:
-    """File what was said, with the map of what was looked at beside it."""
+def _file(context: AdapterContext, taken: Taken, after: int) -> DriftReport:
+    """File what was said, with the map of what was looked at beside it; what another look filed `after` counts."""
     drawn = taken.compared.projection(context.options.plan.seed) if taken.compared else None
     address = None if drawn is None else store_projection(context.registry, drawn)
-    return file_report(context.workplace, replace(taken.report, projection=address))
+    return file_report(context.workplace, replace(taken.report, projection=address), after=after)
 
 
 def _signed(looker: Looker, said: DriftReport, stretch: Stretch) -> DriftReport:

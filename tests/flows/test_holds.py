@@ -179,6 +179,25 @@ def test_single_pictures_that_came_one_by_one_are_judged_together(released, befo
     assert set(broken) <= set(fault.batches)
 
 
+def test_of_two_looks_at_the_same_moment_one_is_filed(released, monkeypatch):
+    import flows.drift.looks as looks
+
+    arrive(released, 0, 24)
+    taken, others = looks.take_look, []
+
+    def overtaken(*arguments):
+        found = taken(*arguments)
+        if not others:
+            others.append(None)
+            others.append(look(released))
+        return found
+
+    monkeypatch.setattr(looks, "take_look", overtaken)
+    assert look(released) == others[1]
+    with released.registry() as registry:
+        assert [report.id for report in registry.drift.list("first")] == [others[1].id]
+
+
 def test_what_a_parent_has_learnt_stays_learnt_though_it_is_held_since():
     from types import SimpleNamespace
 

@@ -62,6 +62,16 @@ def test_report_without_performance_and_with_its_own_time_is_kept_so(registry):
     assert (stored.performance, stored.signals, stored.created_at) == (None, (), then)
 
 
+def test_of_two_looks_that_knew_the_same_reports_the_first_is_filed_and_what_others_filed_is_no_hindrance(registry):
+    first = registry.drift.add(REPORT, "monitor", ["desk"], after=0)
+    slower = dataclasses.replace(REPORT, reason="the same window, a second later")
+    assert registry.drift.add(slower, "monitor", ["desk"], after=0) == first
+    assert [queued.report for queued in registry.deliveries.list()] == [first.id]
+    for other in ({"site": "south"}, {"adapter": "tissue"}, {"version": 4}):
+        registry.drift.add(dataclasses.replace(REPORT, **other), "monitor", after=0)
+    assert registry.drift.add(slower, "monitor", after=first.id).id == 5
+
+
 def test_reports_are_listed_newest_first_by_site(registry):
     for site in ("north", "south", "north"):
         registry.drift.add(dataclasses.replace(REPORT, site=site), "monitor")
