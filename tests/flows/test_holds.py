@@ -180,7 +180,7 @@ def test_single_pictures_that_came_one_by_one_are_judged_together(released, befo
 
 
 def test_of_two_looks_at_the_same_moment_one_is_filed(released, monkeypatch):
-    import flows.drift.looks as looks
+    from flows.drift import looks
 
     arrive(released, 0, 24)
     taken, others = looks.take_look, []
