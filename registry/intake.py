@@ -35,7 +35,10 @@ class SiteKnowledge:
 
 @dataclass(frozen=True, slots=True)
 class IntakePlan:
-    """What to write: new images, splits of new subjects, labels and masks for stored pictures, what is held back."""
+    """What to write: new images, splits of new subjects, labels and masks for stored pictures, what is held back.
+
+    `stored` are digests of the offered pictures that the site holds from now on, and of the files they came in.
+    """
 
     new: tuple[CleanImage, ...]
     subjects: Mapping[str, Split]
@@ -43,6 +46,7 @@ class IntakePlan:
     masks: Mapping[str, bytes]
     duplicates: int
     quarantined: tuple[QuarantineEntry, ...]
+    stored: frozenset[str]
 
     @property
     def relabelled(self) -> int:
@@ -61,6 +65,7 @@ class _Draft:
     demanded: dict[str, Split] = field(default_factory=dict)
     duplicates: int = 0
     quarantined: list[QuarantineEntry] = field(default_factory=list)
+    files: set[str] = field(default_factory=set)
 
     def take(self, position: int, image: CleanImage) -> None:
         held = self._held(image.digest)
@@ -71,6 +76,8 @@ class _Draft:
         if fault is not None:
             self.quarantined.append(QuarantineEntry(self.site, position, image.digest, fault[:MOST_CHARACTERS]))
             return
+        if image.file_digest is not None:
+            self.files.add(image.file_digest)
         if image.split is not None:
             self.demanded.setdefault(subject, image.split)
         address = mask_address(image)
@@ -136,6 +143,7 @@ def plan_intake(site: str, images: Sequence[CleanImage], known: SiteKnowledge) -
         masks=draft.masks,
         duplicates=draft.duplicates,
         quarantined=tuple(draft.quarantined),
+        stored=frozenset(known.samples) | draft.new.keys() | draft.files,
     )
 
 

@@ -12,7 +12,6 @@ from continual.domain.adapters import Task
 from continual.domain.digests import sha256_bytes, sha256_json
 from continual.domain.errors import ConflictError, NotFoundError
 from continual.domain.samples import CleanImage, IntakeSummary, QuarantineEntry, Sample, Split
-from continual.domain.texts import MOST_CHARACTERS
 from registry import ledger
 from registry.artifacts import ArtifactStore
 from registry.database import Database, chunks, next_number
@@ -22,6 +21,7 @@ from registry.intake import IntakePlan, KnownSample, SiteKnowledge, plan_intake
 from registry.late_labels import OfferedLabel, early_labels, keep_arrivals
 from registry.masks import mask_address, write_masks
 from registry.plain_json import check_text, plain
+from registry.quarantine import entry_key, hold_back, mark_stored, no_longer_held, not_yet_held, stored_since
 from registry.splits import stratum
 from registry.tables import BatchRow, QuarantineRow, SampleRow, SiteRow, SubjectRow
 
@@ -29,7 +29,7 @@ from registry.tables import BatchRow, QuarantineRow, SampleRow, SiteRow, Subject
 @dataclass(frozen=True, slots=True)
 class Batch:
     """One intake that stored something; the counts are those of its summary, but `quarantined`: of what was refused
-    that is what had not been refused before.
+    that is what had not been refused before and is not stored by now.
     """
 
     number: int
@@ -60,8 +60,9 @@ class SampleStore:
     ) -> IntakeSummary:
         """Store what is new, all of it or nothing; the same call again stores nothing.
 
-        A batch is written when anything was: a sample, a label, a mask or a quarantine entry. Raises ConflictError when
-        an item belongs to another site, StorageFullError when there is no room.
+        A batch is written when anything was: a sample, a label, a mask, a quarantine entry, or that a file held back
+        before is stored by now. Raises ConflictError when an item belongs to another site, StorageFullError when there
+        is no room.
         """
         check_text(site, "site")
         check_text(actor, "actor")
@@ -177,7 +178,8 @@ class SampleStore:
         if site is not None:
             query = query.where(BatchRow.site == site)
         with self._database.read() as session:
-            return [_batch(row) for row in session.scalars(query)]
+            since = stored_since(session, site)
+            return [_batch(row, since.get(row.number, 0)) for row in session.scalars(query)]
 
     def _store(self, plan: IntakePlan, already: Mapping[str, str]) -> dict[str, str]:
         """Addresses of the plan's images by digest, and of its masks by themselves."""
@@ -200,8 +202,8 @@ class _Intake:
 
 
 def _write(session: Session, intake: _Intake) -> IntakeSummary:
-    plan, held = intake.plan, _unknown(session, intake)
-    anything = bool(plan.new or plan.relabelled or held)
+    plan, held = intake.plan, not_yet_held(session, intake.site, intake.held())
+    anything = bool(plan.new or plan.relabelled or held or no_longer_held(session, intake.site, plan.stored))
     summary = IntakeSummary(
         site=intake.site,
         batch=next_number(session, BatchRow.number) if anything else None,
@@ -220,8 +222,8 @@ def _write_rows(
 ) -> None:
     plan, at = intake.plan, ledger.moment(session)
     # What was refused before is no news of the scanner, however often it is offered again.
-    news = {(entry.file_digest, entry.reason[:MOST_CHARACTERS]) for entry in held}
-    refused = [entry for entry in intake.held() if (entry.file_digest, entry.reason[:MOST_CHARACTERS]) in news]
+    news = {entry_key(entry) for entry in held}
+    refused = [entry for entry in intake.held() if entry_key(entry) in news]
     counts = {
         "new": summary.new,
         "duplicates": summary.duplicates,
@@ -241,14 +243,12 @@ def _write_rows(
     keep_arrivals(session, late, at, intake.actor)
     masks = {digest: sha256_bytes(mask) for digest, mask in plan.masks.items()}
     write_masks(session, intake.site, masks, batch)
-    if held:
-        first = next_number(session, QuarantineRow.id)
-        rows = [_quarantine_row(entry, first + place, batch) for place, entry in enumerate(held)]
-        session.execute(insert(QuarantineRow), rows)
+    hold_back(session, held, batch)
     payload = {
         "batch": batch,
         "site": intake.site,
         **counts,
+        "left_quarantine": mark_stored(session, intake.site, plan.stored, batch),
         "samples_digest": sha256_json(sorted((image.digest, image.label or "") for image in plan.new)),
         "labels_digest": sha256_json(sorted(plan.labels.items())),
         "masks_digest": sha256_json(sorted((masks | _new_masks(plan)).items())),
@@ -300,19 +300,6 @@ def _knowledge(session: Session, site: str, images: Sequence[CleanImage]) -> Sit
         for row in session.execute(count_query)
     }
     return SiteKnowledge(samples, subjects, counts, early_labels(session, site, digests))
-
-
-def _unknown(session: Session, intake: _Intake) -> Held:
-    """Entries that are not stored yet, once each; the reason is cut to what an index can hold."""
-    entries: dict[tuple[str, str], QuarantineEntry] = {}
-    for entry in intake.held():
-        reason = check_text(entry.reason[:MOST_CHARACTERS], "quarantine reason")
-        entries.setdefault((check_text(entry.file_digest, "file digest"), reason), entry)
-    stored: set[tuple[str, str]] = set()
-    for keys in chunks(sorted({digest for digest, _ in entries})):
-        query = select(QuarantineRow.file_digest, QuarantineRow.reason).where(QuarantineRow.site == intake.site)
-        stored.update(session.execute(query.where(QuarantineRow.file_digest.in_(keys))).tuples())
-    return [entry for key, entry in entries.items() if key not in stored]
 
 
 def _samples() -> Select[Any]:
@@ -371,25 +358,14 @@ def _sample_row(image: CleanImage, artifact: str, batch: int) -> dict[str, Any]:
     }
 
 
-def _quarantine_row(entry: QuarantineEntry, number: int, batch: int) -> dict[str, Any]:
-    return {
-        "id": number,
-        "site": entry.site,
-        "position": entry.position,
-        "file_digest": entry.file_digest,
-        "reason": entry.reason[:MOST_CHARACTERS],
-        "batch": batch,
-    }
-
-
-def _batch(row: BatchRow) -> Batch:
+def _batch(row: BatchRow, stored_since: int) -> Batch:
     return Batch(
         number=row.number,
         site=row.site,
         created_at=row.created_at,
         new=row.new,
         duplicates=row.duplicates,
-        quarantined=row.quarantined,
+        quarantined=max(row.quarantined - stored_since, 0),
         actor=row.actor,
         relabelled=row.relabelled,
     )

@@ -137,7 +137,10 @@ class ReplacedMaskRow(Base):
 
 
 class QuarantineRow(Base):
-    """One input that was held back, once per site, file and reason."""
+    """One input that was held back, once per site, file and reason.
+
+    `stored_in` is the batch that brought its picture after all, or found it stored already.
+    """
 
     __tablename__ = "quarantine"
     __table_args__ = (UniqueConstraint("site", "file_digest", "reason"),)
@@ -148,6 +151,7 @@ class QuarantineRow(Base):
     file_digest: Mapped[str]
     reason: Mapped[str]
     batch: Mapped[int] = mapped_column(ForeignKey("batches.number"))
+    stored_in: Mapped[int | None]
 
 
 class VersionRow(Base):

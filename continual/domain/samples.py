@@ -59,6 +59,8 @@ class CleanImage:
     mask_data: bytes | None = None
     depth: int | None = None
     spacing_mm: tuple[float, float, float] | None = None
+    file_digest: str | None = None
+    """SHA-256 of the file that it was read from: what a quarantine entry knew it by, had it been held back before."""
 
 
 @dataclass(frozen=True, slots=True)

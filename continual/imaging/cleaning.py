@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from continual.domain.digests import sha256_pixels, sha256_volume
+from continual.domain.digests import sha256_bytes, sha256_pixels, sha256_volume
 from continual.domain.errors import IntakeError, QualityError, SettingsError, UnreadableImageError
 from continual.domain.samples import MOST_MASK_CLASSES, CleanImage, QuarantineEntry, pseudonym
 from continual.imaging.decoded import DecodedImage
@@ -49,7 +49,7 @@ def _clean(source: ImageSource, key: bytes, mask_classes: int) -> CleanImage | Q
         else:
             decoded = decode_image(data)
             cleaned, mask = _standardise(source, decoded, key), _mask(source, decoded, mask_classes)
-        return replace(cleaned, mask_data=mask)
+        return replace(cleaned, mask_data=mask, file_digest=sha256_bytes(data))
     except IntakeError as error:
         return QuarantineEntry(source.site, source.position, file_digest(source.path, source.position), str(error))
 

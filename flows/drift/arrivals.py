@@ -59,13 +59,15 @@ class Arrivals:
         return replace(self, batches=left, samples=[s for s in self.samples if s.batch not in batches])
 
     def intake(self, stretch: Stretch) -> Intake:
-        """What was offered in a stretch's batches, and what of it was held back for the first time; of released ones
-        nothing counts.
+        """What was offered for the first time in a stretch's batches, and what of it is held back to this day.
+
+        Of released ones nothing counts, nor does what is offered again: a manifest that is read every night names all
+        that ever came.
         """
         inside = [one for one in self.batches if one.number in stretch.batches and one.number not in self.released]
         quarantined = sum(batch.quarantined for batch in inside)
         return Intake(
-            offered=quarantined + sum(batch.new + batch.duplicates for batch in inside),
+            offered=quarantined + sum(batch.new for batch in inside),
             quarantined=quarantined,
             trusted=tuple(sample.batch in self.released for sample in stretch.samples),
         )
@@ -99,7 +101,7 @@ class Arrivals:
         samples = [sample for sample in self.samples if sample.digest not in looked_at]
         left = {sample.batch for sample in samples}
         batches = [
-            replace(batch, new=0, duplicates=0, quarantined=0) if batch.number in taken else batch
+            replace(batch, new=0, quarantined=0) if batch.number in taken else batch
             for batch in self.batches
             if batch.number in left or batch.number not in taken
         ]

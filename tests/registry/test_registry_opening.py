@@ -18,13 +18,13 @@ from registry import open_registry, schema
 from registry.database import make_engine
 from registry.tables import Base
 
-NEXT_REVISION = '''
+NEXT_REVISION = f'''
 """One more revision, for the test of an upgrade."""
 import sqlalchemy as sa
 from alembic import op
 
 revision = "9000"
-down_revision = "0004"
+down_revision = "{schema.HEAD}"
 
 
 def upgrade():
@@ -106,7 +106,7 @@ def test_newer_database_is_refused_naming_both_revisions(own_database, artifacts
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0999'"))
     engine.dispose()
-    with pytest.raises(SchemaError, match=r"'0999'.*'0004'.*install the release"):
+    with pytest.raises(SchemaError, match=rf"'0999'.*'{schema.HEAD}'.*install the release"):
         open_registry(own_database, artifacts)
 
 

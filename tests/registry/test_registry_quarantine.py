@@ -1,0 +1,57 @@
+"""What was held back, and what of it is stored by now."""
+
+import dataclasses
+
+from continual.domain.samples import QuarantineEntry
+
+
+def held_back(image, position=1, reason="label 'green' is unknown"):
+    """The entry of an image whose file was refused."""
+    return QuarantineEntry(image.site, position, image.file_digest, reason)
+
+
+def from_files(images):
+    """The images with digests of the files that they came in."""
+    return [dataclasses.replace(image, file_digest=f"{n:064x}") for n, image in enumerate(images, start=1)]
+
+
+def still_held(registry):
+    """What the batches count as held back, oldest first."""
+    return [batch.quarantined for batch in registry.samples.batches("north")]
+
+
+def test_a_file_that_is_stored_after_all_no_longer_counts_against_its_batch(registry, make):
+    images = from_files(make.images(3))
+    refused = [held_back(images[0]), held_back(images[0], reason="a mask is unknown"), held_back(images[1])]
+    registry.samples.record("north", images[2:], refused, "ingest")
+    assert still_held(registry) == [3]
+    registry.samples.record("north", [images[0], images[2]], refused[2:], "ingest")
+    assert still_held(registry) == [1, 0]
+    assert registry.samples.quarantine("north") == refused
+    assert [entry.payload["left_quarantine"] for entry in registry.ledger.list()] == [0, 2]
+
+
+def test_that_a_file_left_quarantine_is_written_down_once_also_where_nothing_else_is(registry, make):
+    (image,) = from_files(make.images(1))
+    other = dataclasses.replace(image, file_digest="f" * 64)
+    registry.samples.record("north", [image], [held_back(other)], "ingest")
+    # The same picture in another file that was refused: nothing is new but that it is no longer held back.
+    assert [registry.samples.record("north", [other], [], "ingest").batch for _ in range(2)] == [2, None]
+    assert still_held(registry) == [0, 0]
+
+
+def test_a_wrong_label_for_a_stored_picture_is_held_back_and_says_nothing_of_the_scanner(registry, make):
+    images = make.images(2)
+    registry.samples.record("north", images, [], "ingest")
+    wrong = [dataclasses.replace(image, label="another") for image in images]
+    assert registry.samples.record("north", wrong, [], "ingest").quarantined == 2
+    assert len(registry.samples.quarantine("north")) == 2
+    assert still_held(registry) == [0, 0]
+
+
+def test_two_sites_with_the_same_file_do_not_settle_each_others_quarantine(registry, make):
+    (image,) = from_files(make.images(1))
+    registry.samples.record("north", [], [held_back(image)], "ingest")
+    registry.samples.record("south", [dataclasses.replace(image, site="south")], [], "ingest")
+    assert still_held(registry) == [1]
+    assert [batch.quarantined for batch in registry.samples.batches()] == [1, 0]
