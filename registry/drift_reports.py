@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any, TypeAlias, final
 
 from pydantic import TypeAdapter
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from continual.domain.digests import sha256_json
@@ -54,6 +54,7 @@ class DriftReportStore:
                 action=report.action.value,
                 created_at=report.created_at or now,
                 body=body,
+                adapter=report.adapter,
             )
             session.add(row)
             payload = {
@@ -85,7 +86,7 @@ class DriftReportStore:
     def until(self, report: DriftReport, limit: int) -> Reports:
         """Up to `limit` reports of a report's adapter and site, the newest up to itself, oldest first."""
         query = select(DriftReportRow).where(DriftReportRow.site == report.site, DriftReportRow.id <= report.id)
-        query = query.where(_of_adapter(report.adapter))
+        query = query.where(DriftReportRow.adapter == report.adapter)
         with self._database.read() as session:
             rows = session.scalars(query.order_by(DriftReportRow.id.desc()).limit(limit))
             return [_report(row.id, row.created_at, row.body) for row in rows][::-1]
@@ -96,42 +97,33 @@ class DriftReportStore:
         if site is not None:
             query = query.where(DriftReportRow.site == site)
         if adapter is not None:
-            query = query.where(_of_adapter(adapter))
+            query = query.where(DriftReportRow.adapter == adapter)
         with self._database.read() as session:
             return [_report(row.id, row.created_at, row.body) for row in session.scalars(query)]
 
     def latest_of_each(self) -> Mapping[tuple[str, str], DriftReport]:
         """The newest report by site and adapter, by one query."""
-        newest = select(func.max(DriftReportRow.id)).group_by(DriftReportRow.site, _adapter())
-        query = select(DriftReportRow).where(DriftReportRow.id.in_(newest)).order_by(DriftReportRow.site, _adapter())
+        newest = select(func.max(DriftReportRow.id)).group_by(DriftReportRow.site, DriftReportRow.adapter)
+        query = select(DriftReportRow).where(DriftReportRow.id.in_(newest))
+        query = query.order_by(DriftReportRow.site, DriftReportRow.adapter)
         with self._database.read() as session:
             reports = [_report(row.id, row.created_at, row.body) for row in session.scalars(query)]
         return {(report.site, report.adapter): report for report in reports}
 
     def counts(self) -> Mapping[tuple[str, str, Verdict], int]:
         """How often each verdict was filed, by site, adapter and verdict."""
-        # One expression for both places: PostgreSQL takes two alike, each with its own parameters, for different ones.
-        adapter = _adapter()
-        query = select(DriftReportRow.site, adapter, DriftReportRow.verdict, func.count())
-        query = query.group_by(DriftReportRow.site, adapter, DriftReportRow.verdict)
+        kind = (DriftReportRow.site, DriftReportRow.adapter, DriftReportRow.verdict)
+        query = select(*kind, func.count()).group_by(*kind)
         with self._database.read() as session:
             rows = session.execute(query).tuples()
             return {(site, name, Verdict(verdict)): count for site, name, verdict, count in rows}
 
 
-def _adapter() -> ColumnElement[str]:
-    """The adapter that looked. A report of an earlier release names none: it is of "", and of no other."""
-    return func.coalesce(DriftReportRow.body["adapter"].as_string(), "")
-
-
-def _of_adapter(adapter: str) -> ColumnElement[bool]:
-    return _adapter() == adapter
-
-
 def _newer(session: Session, report: DriftReport, number: int) -> DriftReportRow | None:
     """The newest report above a number of the same site, adapter and version."""
-    query = select(DriftReportRow).where(DriftReportRow.site == report.site, DriftReportRow.id > number)
-    query = query.where(_of_adapter(report.adapter), DriftReportRow.body["version"].as_integer() == report.version)
+    version = DriftReportRow.body["version"].as_integer()
+    query = select(DriftReportRow).where(DriftReportRow.site == report.site, DriftReportRow.adapter == report.adapter)
+    query = query.where(DriftReportRow.id > number, version == report.version)
     return session.scalars(query.order_by(DriftReportRow.id.desc()).limit(1)).first()
 
 

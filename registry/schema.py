@@ -15,7 +15,7 @@ from registry.database import named_errors, take_write_lock
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0005"
+HEAD = "0006"
 MIGRATIONS = Path(__file__).parent / "migrations"
 _VERSION_TABLE = "alembic_version"
 # Alembic keeps its running migration in module globals: one at a time in a process.

@@ -198,10 +198,17 @@ class AliasMoveRow(Base):
 
 
 class DriftReportRow(Base):
-    """One drift report; `body` is the whole report as plain JSON, the columns beside it are for finding it."""
+    """One drift report; `body` is the whole report as plain JSON, the columns beside it are for finding it.
+
+    A report of an earlier release names no adapter: it is of "", and of no other.
+    """
 
     __tablename__ = "drift_reports"
-    __table_args__ = (Index(None, "site", "id"), Index(None, "site", "verdict"))
+    __table_args__ = (
+        Index(None, "site", "id"),
+        Index(None, "site", "adapter", "id"),
+        Index(None, "site", "adapter", "verdict"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     site: Mapped[str]
@@ -209,6 +216,7 @@ class DriftReportRow(Base):
     action: Mapped[str] = mapped_column(String(32))
     created_at: Mapped[datetime]
     body: Mapped[dict[str, Any]]
+    adapter: Mapped[str]
 
 
 class BatchHoldRow(Base):

@@ -10,13 +10,14 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, select, text, update
 from sqlalchemy.exc import DatabaseError
 
+from continual.domain.drift import Action, DriftReport, Verdict
 from continual.domain.errors import NotFoundError, RegistryError, SchemaError, SettingsError
 from registry import open_registry, schema
 from registry.database import make_engine
-from registry.tables import Base
+from registry.tables import Base, DriftReportRow
 
 NEXT_REVISION = f'''
 """One more revision, for the test of an upgrade."""
@@ -99,6 +100,32 @@ def test_database_from_before_masks_is_upgraded_and_then_takes_masks(own_databas
         masked = [dataclasses.replace(image, mask_data=b"a mask") for image in make.images(2)]
         assert registry.samples.record("north", masked, [], "masks").relabelled == 2
         assert [registry.samples.read_mask(sample) for sample in registry.samples.list()] == [b"a mask"] * 2
+
+
+def test_reports_of_an_earlier_release_are_found_by_the_adapter_that_they_name(own_database, artifacts):
+    from alembic import command
+
+    report = DriftReport("north", "north", Verdict.NO_DRIFT, Action.NONE, "Nothing.", 0.05, 9, 9, 9, 9, 0, ())
+    with open_registry(own_database, artifacts) as registry:
+        for adapter in ("cells", "vessels", ""):
+            registry.drift.add(dataclasses.replace(report, adapter=adapter), "monitor")
+    engine = make_engine(own_database)
+    with engine.begin() as connection:
+        command.downgrade(schema._config(connection), "0004")
+        # Before there were several adapters a report did not say whose it was.
+        third = DriftReportRow.id == 3
+        body = connection.execute(select(DriftReportRow.body).where(third)).scalar_one()
+        del body["adapter"]
+        connection.execute(update(DriftReportRow).where(third).values(body=body))
+    engine.dispose()
+    with open_registry(own_database, artifacts) as registry:
+        found = registry.drift.latest_of_each()
+        assert {key: report.id for key, report in found.items()} == {
+            ("north", "cells"): 1,
+            ("north", "vessels"): 2,
+            ("north", ""): 3,
+        }
+        assert [report.id for report in registry.drift.list(adapter="vessels")] == [2]
 
 
 def test_newer_database_is_refused_naming_both_revisions(own_database, artifacts):
