@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from continual.learning.environment import training_environment
     from continual.learning.evaluation import SiteScore, probabilities, site_outcomes
     from continual.learning.interpolation import WeightLine
-    from continual.learning.learner import UpdateRequest, importance_of, learn
+    from continual.learning.learner import UpdateRequest, importance_of, learn, options_for
     from continual.learning.loop import TrainingOptions, training_options
     from continual.learning.memory import POLICIES, Candidates, Capacity, policy_named, select_memory
     from continual.learning.network import (
@@ -165,6 +165,7 @@ _HOMES = {
     "load_predictor": "predictor",
     "mask_network": "segmentation.box_network",
     "network_record": "adapter_files",
+    "options_for": "learner",
     "peft_configuration": "network",
     "peft_method": "peft_methods",
     "policy_named": "memory",
@@ -274,6 +275,7 @@ __all__ = [
     "load_predictor",
     "mask_network",
     "network_record",
+    "options_for",
     "peft_configuration",
     "peft_method",
     "policy_named",

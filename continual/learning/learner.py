@@ -4,7 +4,8 @@ Avalanche's `SupervisedTemplate` drives the loop. Knows nothing of databases, sc
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from math import ceil
 from typing import Any
 
 import torch
@@ -81,7 +82,7 @@ def learn(
         anchor={name: weight.detach().clone() for name, weight in network.trainable().items()},
         batch_size=options.batch_size,
         regularisation=options.regularisation,
-        teacher=_teacher(network, cache, request, plan) if strategy.distils else None,
+        teacher=_teacher(network, cache, request, plan, options.patch_share) if strategy.distils else None,
         distillation=options.distillation,
     )
     half = bool(plan.replayed)
@@ -115,6 +116,15 @@ def _check(strategy: Strategy, request: UpdateRequest, options: TrainingOptions)
             "is measured on the replay memory, where the change plan allows such a strategy; choose another strategy, "
             "or release an adapter of its own with --allow and a memory"
         )
+
+
+def options_for(training: TrainingOptions, strategy: str, place: int, *, replayed: bool) -> TrainingOptions:
+    """How one update trains: it draws its own batches, from its `place` in the stream or lineage (0: the release).
+
+    A strategy that needs fewer steps over a memory takes its share of them, rounded up, where it has one to replay.
+    """
+    share = strategy_named(strategy).step_share if replayed else 1.0
+    return replace(training, seed=training.seed + place, steps=ceil(share * training.steps))
 
 
 def importance_of(
@@ -162,7 +172,9 @@ def _replayed(plan: _Plan, cache: Cache) -> Any | None:
     return as_dataset(plan.replayed, cache, first=len(plan.fresh)) if plan.replayed else None
 
 
-def _teacher(network: TunedNetwork, cache: Cache, request: UpdateRequest, plan: _Plan) -> Teacher | None:
+def _teacher(
+    network: TunedNetwork, cache: Cache, request: UpdateRequest, plan: _Plan, patch_share: float
+) -> Teacher | None:
     if not request.taught:
         if request.memory or request.importance:
             raise StreamError(
@@ -175,4 +187,4 @@ def _teacher(network: TunedNetwork, cache: Cache, request: UpdateRequest, plan: 
             f"the champion was taught {list(request.taught)}, the network begins with "
             f"{list(network.classes[: len(request.taught)])}; start from the champion's own network"
         )
-    return ask_teacher(network, cache, plan.fresh, plan.replayed, len(request.taught))
+    return ask_teacher(network, cache, (plan.fresh, plan.replayed), len(request.taught), patch_share)

@@ -14,7 +14,6 @@ from avalanche.benchmarks.utils.data_loader import MultiDatasetDataLoader
 from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
@@ -22,6 +21,7 @@ from continual.domain.adapters import Task
 from continual.learning.devices import is_out_of_memory, mixed_precision, no_room, release_memory
 from continual.learning.mixing import Mixture, draw_mixture
 from continual.learning.network import PIXELS, TunedNetwork
+from continual.learning.patch_dropout import thinned
 from continual.learning.segmentation.loss import DiceCrossEntropy
 from continual.learning.strategies.tuning import Tuning, Unfreezing
 from continual.learning.training_state import Moving, StateKeeper, TrainingState, capture, restore, restore_chance
@@ -151,9 +151,7 @@ class AdapterTemplate(SupervisedTemplate):  # type: ignore[misc]  # Avalanche sh
         return torch.stack(losses).sum()
 
     def _thinned(self, tokens: Tensor) -> Tensor:
-        if self.patch_share >= 1.0:
-            return tokens
-        return drop_patches(tokens, self.model.vision.num_prefix_tokens, self.patch_share)
+        return thinned(self.model, tokens, self.patch_share)
 
     def _learn_batch(self, seen: list[Tensor], **kwargs: Any) -> None:
         whole = self.mbatch
@@ -240,22 +238,6 @@ class _Rest(Sampler[list[int]]):
         return islice(iter(self._batches), self._skipped, None)
 
 
-def drop_patches(
-    tokens: Float[Tensor, "image token width"], prefix: int, share: float
-) -> Float[Tensor, "image kept width"]:
-    """The first `prefix` tokens and a random `share` of the patch tokens, another draw for each image.
-
-    PatchDropout (Liu et al. 2023): the cost of a step falls with the tokens, and the mean patch token stays unbiased.
-    """
-    patches = tokens.shape[1] - prefix
-    kept = max(1, round(share * patches))
-    if kept == patches:
-        return tokens
-    chosen = torch.rand(len(tokens), patches, device=tokens.device).argsort(dim=1)[:, :kept] + prefix
-    index = chosen[:, :, None].expand(-1, -1, tokens.shape[2])
-    return torch.cat([tokens[:, :prefix], tokens.gather(1, index)], dim=1)
-
-
 class _Course(SupervisedPlugin):  # type: ignore[misc]  # Avalanche ships no types
     """Clips gradients, moves the learning rate after every step, keeps the training state, tells how many are done."""
 
@@ -312,7 +294,7 @@ def training_loop(network: TunedNetwork, order: LoopOrder, plugins: Sequence[Sup
         plugins=[Unfreezing(weights, openings, options.steps), *plugins, _Course(moving, order)],
         evaluator=_no_evaluator(),
     )
-    template.patch_share = options.patch_share if network.looks_at_parts else 1.0
+    template.patch_share = options.patch_share
     template.mixing = order.mixing
     template.accumulate = options.accumulate
     template.say = order.keeper.say

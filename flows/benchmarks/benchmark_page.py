@@ -71,7 +71,7 @@ def _made_with(settings: Mapping[str, Any]) -> str:
     options = settings["options"]
     told = [f"backbone {settings['backbone'][:12]}"] if settings.get("backbone") else []
     if options.get("training", {}).get("steps"):
-        told.append(f"{options['training']['steps']} steps per update")
+        told.append(f"at most {options['training']['steps']} steps per update")
     if options.get("volume"):
         size, spacing = (" x ".join(f"{side:g}" for side in options["volume"][key]) for key in ("size", "spacing_mm"))
         told.append(f"volumes of {size} voxels of {spacing} mm")

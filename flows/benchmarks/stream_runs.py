@@ -6,7 +6,7 @@ The benchmark stands on it, and so do the references of `continual run`.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from continual.learning import (
     fit_temperature,
     importance_of,
     learn,
+    options_for,
     probabilities,
     softmax,
     strategy_named,
@@ -118,7 +119,7 @@ def run_strategy(context: AdapterContext, strategy: str, sites: Sequence[str], s
     for position, site in enumerate(sites[1:], start=1):
         fresh, past = _training(context, site), seen if wanted.joint else ()
         context.fill([*past, *fresh, *memory], context.options.training.views, f"{site}: activations")
-        options = replace(context.options.training, seed=context.options.training.seed + position)
+        options = options_for(context.options.training, strategy, position, replayed=bool(memory))
         with Pace() as pace:
             importance = (
                 importance_of(network, context.cache, memory, lambda _done: None) if wanted.regularises else None

@@ -13,6 +13,7 @@ from flows.commands.command_options import (
     LoraBlocks,
     MaskClasses,
     Spacing,
+    Steps,
     TestTimeViews,
     Tile,
     VolumeSize,
@@ -62,7 +63,7 @@ def benchmark(  # noqa: PLR0913 (one parameter per option)
     test_time_views: TestTimeViews = 1,
     peft_method: Annotated[str, typer.Option(help="One, or several: lora,dora,rslora,oft,ia3,orthogonal.")] = "lora",
     image_size: Annotated[int, typer.Option(help="Side in pixels; a multiple of the backbone's patch.")] = 224,
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps per update.")] = 200,
+    steps: Steps = 200,
     replay_samples: Annotated[int, typer.Option(min=0, help="Replay memory: most samples.")] = 200,
     html: Annotated[Path | None, typer.Option(help="Also write one HTML page with heat maps and curves.")] = None,
 ) -> None:

@@ -66,6 +66,9 @@ TestTimeViews = Annotated[
         help="Views of an image whose mean is the answer (test-time augmentation); 4 take 4 times as long to answer.",
     ),
 ]
+Steps = Annotated[
+    int, typer.Option(min=1, help="Optimizer steps per update; replay_mix with a memory takes three quarters of them.")
+]
 WhichViews = Annotated[
     Views | None,
     typer.Option(

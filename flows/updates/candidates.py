@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from continual.learning import (
     DenseScore,
     Importance,
     SiteScore,
-    TrainingOptions,
     TunedNetwork,
     UpdateRequest,
     VersionNetwork,
@@ -29,6 +28,7 @@ from continual.learning import (
     forget_training_state,
     importance_of,
     learn,
+    options_for,
     read_importance,
     training_environment,
     version_record,
@@ -82,6 +82,7 @@ class Trained:
     stay: Stay = field(default_factory=Stay)
     start: int | None = None
     cpu_seconds: float = 0.0
+    steps: int = 0
     held: frozenset[int] = frozenset()
     """Batches of the site that were held when its samples were listed."""
     sums: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -118,7 +119,8 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
     # Weights that start from nothing have nothing to replay: everything learnt so far is among what was missed.
     replayed = remembered if start else []
     request = UpdateRequest(strategy, [*missed, *experience], replayed, past, importance or None, taught)
-    options = _options(context, champion)
+    place = champion.number if champion else 0
+    options = options_for(context.options.training, strategy, place, replayed=bool(replayed))
     check_masks(context, order_learnt(champion, site))
     memory = choose_memory(context, [*remembered, *experience])
     if start is None or STRATEGIES[strategy].regularises:
@@ -144,14 +146,9 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
         stay=stay,
         start=start.number if start else None,
         cpu_seconds=spent.cpu + after.cpu,
+        steps=options.steps,
         held=held,
     )
-
-
-def _options(context: AdapterContext, champion: AdapterVersion | None) -> TrainingOptions:
-    """Each update draws its own batches; the seed still depends only on the plan and the place in the lineage."""
-    training = context.options.training
-    return replace(training, seed=training.seed + (champion.number if champion else 0))
 
 
 def _measured(context: AdapterContext, network: TunedNetwork, site: str, memory: Sequence[Sample]) -> Importance:
@@ -363,6 +360,7 @@ def _record(context: AdapterContext, trained: Trained, tested: Tested, gate: Gat
         "memory": [[sample.site, sample.digest] for sample in trained.memory],
         **learnt_record(parent, trained.site, last, held),
         "replayed": trained.replayed,
+        "steps": trained.steps,
         "past": trained.past,
         "experience": {
             "site": trained.site,

@@ -38,7 +38,7 @@ from continual.learning import (
     learn,
     resolve_backbone,
 )
-from continual.learning.loop import drop_patches
+from continual.learning.patch_dropout import drop_patches
 from continual.learning.streams import DrawnDataset, balanced_draws
 
 SIDE_PX = 126

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from continual.domain.errors import StreamError
 from continual.domain.samples import Split
 from continual.learning import STRATEGIES, UpdateRequest, importance_of, learn
-from continual.learning.loop import drop_patches
+from continual.learning.patch_dropout import drop_patches
 from continual.learning.strategies.ewc import ElasticWeightConsolidation
 
 

@@ -20,27 +20,40 @@ def _teacher(said, fresh):
     return Teacher(said, torch.arange(len(said)), fresh)
 
 
-def test_the_teacher_is_asked_once_per_image_and_view_and_says_what_the_champion_says(toy, champion):
+def test_the_teacher_is_asked_once_per_image_and_view_and_says_the_champions_mean_over_an_images_views(toy, champion):
     network = champion.network()
     fresh = balanced_draws(toy.samples["south", Split.TRAIN][:4], network.classes, 40, views=2, seed=1)
     replayed = balanced_draws(champion.memory[:3], network.classes, 40, views=2, seed=2)
     seen = []
     network.head.register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
-    teacher = ask_teacher(network, toy.cache, fresh, replayed, classes=2)
-    assert sum(seen) == len({(draw.digest, draw.view) for draw in (*fresh, *replayed)}) < 20
+    teacher = ask_teacher(network, toy.cache, (fresh, replayed), classes=2)
+    views = {(draw.digest, draw.view) for draw in (*fresh, *replayed)}
+    assert sum(seen) == len(views) < 20
+    assert len(teacher.scores) == len({digest for digest, _ in views}) < len(views)
     for number, draw in ((0, fresh[0]), (39, fresh[39]), (40, replayed[0]), (79, replayed[39])):
-        tokens = torch.from_numpy(toy.cache.tokens(draw.digest, draw.view)).float()[None]
+        drawn = [view for digest, view in views if digest == draw.digest]
+        tokens = torch.stack([torch.from_numpy(toy.cache.tokens(draw.digest, view)).float() for view in drawn])
         with torch.no_grad():
-            expected = network(tokens)
+            expected = network(tokens).mean(dim=0, keepdim=True)
         assert torch.allclose(teacher.said(torch.tensor([number])), expected, atol=1e-5)
         assert bool(teacher.replayed(torch.tensor([number]))) == (number >= 40)
     assert not teacher.scores.requires_grad
 
 
+@pytest.mark.parametrize(("views", "tokens"), [(2, {1 + 8}), (1, {1 + 16})])
+def test_of_several_views_a_part_of_the_patches_is_looked_at_and_of_one_view_all(toy, champion, views, tokens):
+    network = champion.network()
+    fresh = balanced_draws(toy.samples["south", Split.TRAIN], network.classes, 40, views=views, seed=1)
+    seen = set()
+    network.register_forward_pre_hook(lambda _module, inputs: seen.add(inputs[0].shape[1]))
+    ask_teacher(network, toy.cache, (fresh, ()), classes=2, share=0.5)
+    assert seen == tokens
+
+
 def test_questions_that_do_not_fit_are_asked_in_halves_with_the_same_answers(toy, champion):
     network = champion.network()
     fresh = balanced_draws(toy.samples["south", Split.TRAIN], network.classes, 60, views=2, seed=1)
-    whole = ask_teacher(network, toy.cache, fresh, (), classes=2)
+    whole = ask_teacher(network, toy.cache, (fresh, ()), classes=2)
     asked = []
 
     def refuse(_module, inputs):
@@ -49,7 +62,7 @@ def test_questions_that_do_not_fit_are_asked_in_halves_with_the_same_answers(toy
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     network.register_forward_pre_hook(refuse)
-    halved = ask_teacher(network, toy.cache, fresh, (), classes=2)
+    halved = ask_teacher(network, toy.cache, (fresh, ()), classes=2)
     assert asked[:4] == [32, 16, 8, 4]
     assert max(asked[4:]) == 4
     assert torch.equal(halved.rows, whole.rows)
@@ -67,7 +80,7 @@ def test_a_champion_that_cannot_be_asked_about_one_image_is_an_error_with_the_re
     with pytest.raises(
         LearningError, match="one image of 17 tokens does not fit.*champion is asked about it alone.*image-size"
     ):
-        ask_teacher(network, toy.cache, fresh, (), classes=2)
+        ask_teacher(network, toy.cache, (fresh, ()), classes=2)
 
 
 def test_the_divergence_is_torchs_own_at_temperature_two_and_nothing_from_itself():

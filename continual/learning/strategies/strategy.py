@@ -39,7 +39,8 @@ class Strategy:
 
     `regularises` asks for the champion's importance, `distils` for what the champion said of every draw; `tuning` says
     which weights learn, `mixes` that images of a batch are mixed where there is a memory, `stays` that a candidate may
-    end between the champion and what was learnt.
+    end between the champion and what was learnt. `step_share`, in (0, 1], is the part of an update's steps that it
+    takes where it has a memory to replay.
     """
 
     name: str
@@ -51,4 +52,5 @@ class Strategy:
     joint: bool = False
     mixes: bool = False
     stays: bool = False
+    step_share: float = 1.0
     tuning: Tuning = WHOLE
