@@ -7,7 +7,7 @@ its first statement (SQLite BEGIN IMMEDIATE, PostgreSQL advisory lock), so numbe
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, final
 
@@ -20,6 +20,7 @@ from continual.domain.digests import canonical_json
 from continual.domain.errors import ContinualError, RegistryError, SchemaError, SettingsError, StorageFullError
 
 LOCK_WAIT_S = 30
+LOG_WAIT_S = 1
 KEYS_PER_QUERY = 1000
 Key = TypeVar("Key", str, int)
 WRITE_LOCK_KEY = 0x436F6E74696E75
@@ -66,6 +67,20 @@ class Database:
         with named_errors(), Session(self._writer) as session, session.begin():
             take_write_lock(session.connection())
             yield session
+
+    def flush_log(self) -> None:
+        """SQLite: bring the write-ahead log into the database file and empty it, so that no deleted row is left in it.
+
+        Left for the next time where a reader is in the way for longer than a second.
+        """
+        if self.engine.dialect.name != "sqlite":
+            return
+        pooled = self.engine.raw_connection()
+        connection: Any = pooled.driver_connection
+        pooled.detach()
+        with named_errors(), closing(connection):
+            connection.execute(f"PRAGMA busy_timeout={LOG_WAIT_S * 1000}")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
         """Give every pooled connection back."""

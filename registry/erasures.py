@@ -13,13 +13,13 @@ from sqlalchemy import and_, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from continual.domain.errors import ConflictError, NotFoundError
-from continual.domain.predictions import NOBODYS
 from registry import ledger
 from registry.artifacts import ArtifactStore
 from registry.database import Database, chunks
 from registry.images import LET_GO
 from registry.masks import drop_replaced, masks_of, used_masks
 from registry.plain_json import check_text
+from registry.quarantine import drop_entries
 from registry.tables import LateLabelRow, LedgerRow, PredictionRow, QuarantineRow, SampleRow, SubjectRow
 
 ERASED = "subject_erased"
@@ -124,7 +124,9 @@ class ErasureStore:
             }
             ledger.append(session, ledger.moment(session), order.actor, ERASED, payload)
             newest = select(LedgerRow).order_by(LedgerRow.position.desc()).limit(1)
-            return _erasure(session.scalars(newest).one())
+            erased = _erasure(session.scalars(newest).one())
+        self._database.flush_log()
+        return erased
 
     def list(self, site: str | None = None, subject: str | None = None) -> Erasures:
         """Every erasure, oldest first, of one site or subject if asked."""
@@ -161,22 +163,24 @@ def _held(session: Session, order: ErasureOrder) -> _Held:
 
 
 def _delete_rows(session: Session, order: ErasureOrder, held: _Held) -> None:
-    for numbers in chunks(held.entries):
-        session.execute(delete(QuarantineRow).where(QuarantineRow.id.in_(numbers)))
+    drop_entries(session, held.entries)
     drop_replaced(session, order.site, held.digests)
     _delete_predictions(session, order, held.digests)
     session.execute(delete(SampleRow).where(SampleRow.site == order.site, SampleRow.subject == order.subject))
 
 
 def _delete_predictions(session: Session, order: ErasureOrder, digests: Sequence[str]) -> None:
-    """Predictions and late labels of the subject's pictures; of those that came without a site if no other has them."""
+    """Predictions and late labels of the subject's pictures at the site.
+
+    Of pictures that no other subject has, all: also those that came without a site or were asked for under another's.
+    """
     others = or_(SampleRow.site != order.site, SampleRow.subject != order.subject)
     for keys in chunks(digests):
         shared = session.scalars(select(SampleRow.digest).where(others, SampleRow.digest.in_(keys))).all()
         alone = [digest for digest in keys if digest not in set(shared)]
         for row in (PredictionRow, LateLabelRow):
             session.execute(delete(row).where(row.site == order.site, row.digest.in_(keys)))
-            session.execute(delete(row).where(row.site == NOBODYS, row.digest.in_(alone)))
+            session.execute(delete(row).where(row.digest.in_(alone)))
 
 
 def _entries(session: Session, order: ErasureOrder, digests: Sequence[str]) -> list[int]:

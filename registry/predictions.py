@@ -5,7 +5,7 @@ nothing.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeAlias, final
 
@@ -83,25 +83,26 @@ class PredictionStore:
         """Predictions whose picture has a label, in the order in which they were made, with the label.
 
         With `as_of` only what had been predicted and was known by then. A prediction without a site has the label that
-        all sites give its picture; where they differ it has none. With `site` only pictures that are that site's. A
-        picture of a batch that is held now has no label: nothing is judged by it.
+        all sites give its picture; where they differ it has none. Of what a version said of one picture of a site, with
+        and without naming it, only the first counts. With `site` only pictures that are that site's. A picture of a
+        batch that is held now has no label: nothing is judged by it.
         """
         with self._database.read() as session:
             said = session.scalars(_made(adapter, as_of)).all()
             labels = _labels(session, sorted({row.digest for row in said}))
             records = _records(session, {(row.adapter, row.version) for row in said})
-        found = []
+        found: dict[Key, LabelledPrediction] = {}
         for row in said:
-            known = _label_of(row, labels)
-            if known is None or (as_of is not None and known.at > as_of):
+            known = _label_of(row, labels, as_of)
+            if known is None:
                 continue
-            if site is not None and known.site != site:
-                continue
+            place = known.site or row.site
             taken_in = known.batch is not None and known.split == Split.TRAIN.value
             record = records[row.adapter, row.version]
             trained_on = taken_in and records_learnt(record, known.site, int(known.batch or 0))
-            found.append(LabelledPrediction(_prediction(row), known.label, known.at, known.subject, trained_on))
-        return found
+            one = LabelledPrediction(_prediction(row), known.label, known.at, known.subject, trained_on, place)
+            found.setdefault((row.adapter, row.version, place, row.digest), one)
+        return [each for each in _each_once(found) if site in (None, each.site)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,15 +143,29 @@ def _labels(session: Session, digests: Sequence[str]) -> dict[str, list[_Known]]
     return found
 
 
-def _label_of(row: PredictionRow, labels: Mapping[str, Sequence[_Known]]) -> _Known | None:
-    known = labels.get(row.digest, ())
+def _each_once(found: Mapping[Key, LabelledPrediction]) -> Labelled:
+    """All but those without a site of pictures that stand there with one."""
+    placed = {(adapter, version, digest) for adapter, version, place, digest in found if place != NOBODYS}
+    return [
+        each
+        for (adapter, version, place, digest), each in found.items()
+        if place != NOBODYS or (adapter, version, digest) not in placed
+    ]
+
+
+def _label_of(
+    row: PredictionRow, labels: Mapping[str, Sequence[_Known]], as_of: datetime | None = None
+) -> _Known | None:
+    """The label as known then. Where the picture was taken in stands before who labelled it without naming a site."""
+    known = [each for each in labels.get(row.digest, ()) if as_of is None or each.at <= as_of]
     if row.site != NOBODYS:
         # A label that came without a site is its picture's, too, whoever asked.
         own = [each for each in known if each.site == row.site]
         return next(iter(own or [each for each in known if each.site == NOBODYS]), None)
     if len({each.label for each in known}) != 1:
         return None
-    return min(known, key=lambda each: (each.at, each.site))
+    chosen = min(known, key=lambda each: (each.batch is None, each.site == NOBODYS, each.at, each.site))
+    return replace(chosen, at=min(each.at for each in known))
 
 
 def _made(adapter: str | None, as_of: datetime | None) -> Select[tuple[PredictionRow]]:

@@ -3,14 +3,14 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from continual.domain.samples import QuarantineEntry
 from continual.domain.texts import MOST_CHARACTERS
 from registry.database import chunks, next_number
 from registry.plain_json import check_text
-from registry.tables import QuarantineRow
+from registry.tables import BatchRow, QuarantineRow
 
 
 def entry_key(entry: QuarantineEntry) -> tuple[str, str]:
@@ -54,6 +54,17 @@ def mark_stored(session: Session, site: str, stored: Collection[str], batch: int
     for numbers in chunks(entries):
         session.execute(update(QuarantineRow).where(QuarantineRow.id.in_(numbers)).values(stored_in=batch))
     return len(entries)
+
+
+def drop_entries(session: Session, entries: Sequence[int]) -> None:
+    """Delete entries by number; those of stored pictures leave their batch's count, which they no longer weighed in."""
+    for numbers in chunks(entries):
+        gone = QuarantineRow.id.in_(numbers)
+        marked = select(QuarantineRow.batch, func.count()).where(gone, QuarantineRow.stored_in.is_not(None))
+        for batch, count in session.execute(marked.group_by(QuarantineRow.batch)).tuples().all():
+            lowered = update(BatchRow).where(BatchRow.number == batch)
+            session.execute(lowered.values(quarantined=BatchRow.quarantined - count))
+        session.execute(delete(QuarantineRow).where(gone))
 
 
 def stored_since(session: Session, site: str | None) -> dict[int, int]:

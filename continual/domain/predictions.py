@@ -47,6 +47,7 @@ class LabelledPrediction:
     """A prediction and the label that came for its picture, known to the registry since `known_at`.
 
     `subject` is None where the picture was never taken in. `trained_on` says that the version learnt this very picture.
+    `site` is where it was taken in or labelled, else where it was predicted; empty where nobody said.
     """
 
     prediction: Prediction
@@ -54,6 +55,7 @@ class LabelledPrediction:
     known_at: datetime
     subject: str | None = None
     trained_on: bool = False
+    site: str = ""
 
     @property
     def scored(self) -> bool:
@@ -72,7 +74,7 @@ class Performance:
     adapter: str
     version: int
     site: str | None
-    """Of the picture, as the prediction has it; empty: nobody said; None: all sites."""
+    """Of the picture: where it was taken in or labelled, else where it was predicted; empty: nobody said; None: all."""
     month: str | None
     """Of the prediction, in UTC: 2026-03; None for all months."""
     labelled: int
@@ -95,7 +97,7 @@ def performance_of(
     for each in labelled:
         said = each.prediction
         month = f"{said.predicted_at:%Y-%m}" if by_month else None
-        groups[said.adapter, said.version, said.site if by_site else None, month].append(each)
+        groups[said.adapter, said.version, each.site if by_site else None, month].append(each)
     ordered = sorted(groups, key=lambda key: (key[0], key[1], key[2] or "", key[3] or ""))
     return [_performance(key, groups[key]) for key in ordered]
 
@@ -105,7 +107,7 @@ def _performance(key: _Group, group: Sequence[LabelledPrediction]) -> Performanc
     unscored = len(group) - len(scored)
     if not scored:
         return Performance(*key, 0, 0, None, None, None, unscored)
-    subjects = [f"{each.prediction.site}/{each.subject or each.prediction.digest}" for each in scored]
+    subjects = [f"{each.site}/{each.subject or each.prediction.digest}" for each in scored]
     labels, predicted = [each.label for each in scored], [each.prediction.predicted for each in scored]
     count = len(set(subjects))
     low, high = _interval(subjects, labels, predicted) if count >= FEWEST_SUBJECTS else (None, None)

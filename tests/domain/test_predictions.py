@@ -10,7 +10,7 @@ MARCH, APRIL = datetime(2026, 3, 31, 23, 59, tzinfo=UTC), datetime(2026, 4, 1, t
 def labelled(label, said, *, digest="a", at=MARCH, version=1, site="north", subject=None, trained_on=False):
     scores = {"benign": 0.9, "malignant": 0.1} if said == "benign" else {"benign": 0.1, "malignant": 0.9}
     prediction = Prediction("lesion", version, site, digest, scores, at)
-    return LabelledPrediction(prediction, label, datetime(2026, 6, 1, tzinfo=UTC), subject, trained_on)
+    return LabelledPrediction(prediction, label, datetime(2026, 6, 1, tzinfo=UTC), subject, trained_on, site)
 
 
 def test_performance_belongs_to_the_version_and_month_of_the_prediction_whenever_the_label_came():

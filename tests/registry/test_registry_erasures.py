@@ -176,6 +176,21 @@ def test_erased_rows_are_overwritten_in_the_database_file(tmp_path, artifacts, m
     assert subject.encode() in kept
 
 
+def test_erased_rows_do_not_wait_in_the_log_while_another_process_has_the_database_open(tmp_path, artifacts, make):
+    """A service keeps the database open for weeks, and the log would be emptied only when the last one closes it."""
+    path = tmp_path / "registry.db"
+    (image,) = make.images(1)
+    with (
+        open_registry(f"sqlite:///{path}", artifacts) as registry,
+        open_registry(f"sqlite:///{path}", artifacts) as api,
+    ):
+        assert api.samples.sites() == ()
+        registry.samples.record("north", [dataclasses.replace(image, label="a-label-of-one")], [], "ingest")
+        registry.erasures.erase(ErasureOrder("north", image.subject, "officer", "consent withdrawn"))
+        left = {file.name: file.read_bytes().count(b"a-label-of-one") for file in tmp_path.glob("registry.db*")}
+    assert set(left.values()) == {0}, left
+
+
 def test_sizes_are_those_of_the_stored_images(filled):
     samples = filled.samples.list()
     assert filled.samples.sizes(samples) == {sample.digest: 3000 for sample in samples}

@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
 from continual.domain.errors import RegistryError
-from continual.domain.predictions import NOBODYS, Prediction
+from continual.domain.predictions import NOBODYS, Prediction, performance_of
 from continual.domain.samples import Split
 from registry import ErasureOrder, LabelFate, OfferedLabel
 from registry.tables import LateLabelRow
@@ -204,6 +204,62 @@ def test_what_a_version_was_trained_on_is_no_evidence_about_it(registry, make):
     trained = {each.prediction.digest for each in labelled if each.trained_on}
     assert trained == {sample.digest for sample in samples if sample.split is Split.TRAIN}
     assert {each.prediction.version for each in labelled if each.trained_on} == {number}
+
+
+def test_a_picture_that_was_asked_for_with_and_without_its_site_counts_once(filled):
+    filled.predictions.add([_said(digest, NOBODYS) for digest in filled.digests])
+    filled.late_labels.add([OfferedLabel(digest, "benign") for digest in filled.digests], "lab")
+    for site in (None, "north"):
+        labelled = filled.predictions.labelled("lesion", site)
+        assert sorted(each.prediction.digest for each in labelled) == sorted(filled.digests)
+        assert {each.site for each in labelled} == {"north"}
+    (row,) = performance_of(labelled)
+    assert (row.labelled, row.subjects) == (4, 4)
+    # Of a picture that was never taken in nobody knows the site; two sites that asked are two.
+    filled.predictions.add([_said("f" * 64, site) for site in (NOBODYS, "north", "south")])
+    filled.late_labels.add([OfferedLabel("f" * 64, "benign", site) for site in ("north", "south")], "lab")
+    found = [each.site for each in filled.predictions.labelled("lesion") if each.prediction.digest == "f" * 64]
+    assert sorted(found) == ["north", "south"]
+
+
+def test_a_picture_whose_label_came_first_is_no_evidence_once_it_was_learnt(registry, make):
+    images = _unlabelled(make, 10)
+    registry.predictions.add([_said(image.digest, NOBODYS) for image in images])
+    registry.late_labels.add([OfferedLabel(image.digest, "benign") for image in images], "lab")
+    (first, *_) = registry.predictions.labelled("lesion")
+    registry.samples.record("north", images, [], "ingest")
+    draft = make.draft()
+    draft = dataclasses.replace(draft, record={**draft.record, "learnt_batches": {"north": 1}})
+    number = registry.adapters.register(draft, make.files(), "trainer").number
+    samples = registry.samples.list("north")
+    now = datetime.now(UTC)
+    registry.predictions.add([_said(s.digest, NOBODYS, version=number + 1, at=now) for s in samples])
+    registry.adapters.register(dataclasses.replace(draft, parent=number), make.files("more"), "trainer")
+    labelled = registry.predictions.labelled("lesion")
+    trained = {each.prediction.digest for each in labelled if each.trained_on and each.prediction.version > number}
+    assert trained == {sample.digest for sample in samples if sample.split is Split.TRAIN}
+    assert {each.subject for each in labelled} == {sample.subject for sample in samples}
+    assert {each.known_at for each in labelled} == {first.known_at}
+
+
+def test_what_was_known_at_a_time_does_not_change_by_a_label_that_comes_later(filled, make):
+    filled.predictions.add([_said("f" * 64, NOBODYS)])
+    filled.late_labels.add([OfferedLabel("f" * 64, "benign", "north")], "lab")
+    (before,) = filled.predictions.labelled("lesion")
+    (image,) = make.images(1)
+    south = dataclasses.replace(image, digest="f" * 64, site="south", label="malignant")
+    filled.samples.record("south", [south], [], "ingest")
+    assert filled.predictions.labelled("lesion", as_of=before.known_at) == [before]
+    # Now two sites differ on it, so that it says nothing.
+    assert filled.predictions.labelled("lesion") == []
+
+
+def test_erasing_a_subject_takes_predictions_that_another_site_asked_for(filled):
+    digest = filled.digests[0]
+    filled.predictions.add([_said(digest, "south"), _said(digest, NOBODYS)])
+    (sample,) = filled.samples.get([digest])
+    filled.erasures.erase(ErasureOrder("north", sample.subject, "officer", "consent withdrawn"))
+    assert {said.digest for said in filled.predictions.list()} == set(filled.digests[1:])
 
 
 def test_erasing_a_subject_takes_its_predictions_and_late_labels_and_no_others(filled, make):

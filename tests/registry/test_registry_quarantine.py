@@ -3,6 +3,7 @@
 import dataclasses
 
 from continual.domain.samples import QuarantineEntry
+from registry import ErasureOrder
 
 
 def held_back(image, position=1, reason="label 'green' is unknown"):
@@ -55,3 +56,14 @@ def test_two_sites_with_the_same_file_do_not_settle_each_others_quarantine(regis
     registry.samples.record("south", [dataclasses.replace(image, site="south")], [], "ingest")
     assert still_held(registry) == [1]
     assert [batch.quarantined for batch in registry.samples.batches()] == [1, 0]
+
+
+def test_an_erasure_does_not_bring_settled_refusals_back(registry, make):
+    patient = [dataclasses.replace(image, subject="p" * 16, label="benign") for image in make.images(3)]
+    registry.samples.record("north", patient, [], "ingest")
+    wrong = [dataclasses.replace(image, label="malignant") for image in patient]
+    registry.samples.record("north", [*make.images(2, start=50), *wrong], [], "ingest")
+    assert still_held(registry) == [0, 0]
+    erased = registry.erasures.erase(ErasureOrder("north", "p" * 16, "officer", "consent withdrawn"))
+    assert erased.quarantined == 3
+    assert still_held(registry) == [0, 0]
