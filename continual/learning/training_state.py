@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from continual.domain.digests import canonical_json
 from continual.learning.whole_files import write_whole
 
-FORMAT = 2
+FORMAT = 3
 HEADER = "continual_training_state"
 CHECK = "sha256"
 EVERY_SECONDS = 15.0

@@ -267,7 +267,7 @@ def _run_group(
 ) -> None:
     classes = classes_of(context, plan.sites)
     check_masks(context, plan.sites)
-    start = _release(context, sites, classes, cells)
+    start = _release(context, sites, cells)
     for cell in cells:
         tuned = f"{cell.method or 'nothing'} tuned, rank {cell.rank}"
         say(f"{cell.strategy}: order {cell.order + 1} ({', '.join(sites)}), seed {cell.seed + 1}, {tuned}")
@@ -281,18 +281,19 @@ def _run_group(
         write_json(out, found)
 
 
-def _release(
-    context: AdapterContext, sites: tuple[str, ...], classes: Sequence[str], cells: Sequence[Cell]
-) -> Start | None:
+def _release(context: AdapterContext, sites: tuple[str, ...], cells: Sequence[Cell]) -> Start | None:
     """What the group's cells go on from, and every activation that they read; None where nothing is trained.
 
-    Before the first cell, whose memory would otherwise be that of the release and of the backbone.
+    It knows the first site's classes, as a release does, and its head grows with those that come. Before the first
+    cell, whose memory would otherwise be that of the release and of the backbone.
     """
     trained = [cell.strategy for cell in cells if cell.strategy not in CLOSED_FORMS]
     fill_stream(context, sites, context.options.training.views if trained else 0)
     if not trained:
         return None
-    return release_network(context, sites[0], classes, trained[0] if trained[0] in REFERENCES else "naive")
+    return release_network(
+        context, sites[0], classes_of(context, sites[:1]), trained[0] if trained[0] in REFERENCES else "naive"
+    )
 
 
 def _record(context: AdapterContext, cell: Cell, run: StreamRun, peak: PeakMemory) -> dict[str, Any]:

@@ -41,7 +41,8 @@ def _same_split(context: AdapterContext, version: AdapterVersion, site: str) -> 
 
 
 def stream_result(context: AdapterContext, wanted: Sequence[str]) -> dict[str, Any]:
-    """Everything `result.json` holds about the adapter's stream over the wanted sites that have a labelled test split.
+    """Everything `result.json` holds about the adapter's stream over the wanted sites that have a labelled test split,
+    and the verdicts on all.
 
     The sites come in the order in which they were learnt, whatever order they are named in. `result_matrix` has one row
     per version; the derived scores follow the version in service after each site.
@@ -60,7 +61,7 @@ def stream_result(context: AdapterContext, wanted: Sequence[str]) -> dict[str, A
         "metric": METRICS[context.options.task],
         "result_matrix": [[rows[version.number][site] for site in sites] for version in versions],
         **derived_scores(service, sites, chance),
-        "drift": _verdicts(context, sites),
+        "drift": _verdicts(context, wanted),
         "versions": [
             {
                 "number": version.number,
@@ -79,7 +80,9 @@ def stream_result(context: AdapterContext, wanted: Sequence[str]) -> dict[str, A
 
 
 def derived_scores(service: Sequence[Sequence[float]], sites: Sequence[str], chance: Sequence[float]) -> dict[str, Any]:
-    """ACC, BWT, FWT, forgetting per site and worst-site figures of a square matrix, as plain JSON."""
+    """ACC, BWT, FWT, forgetting per site and worst-site figures of a square matrix as JSON, null where it is empty."""
+    if not sites:
+        return dict.fromkeys(("acc", "bwt", "fwt", "worst_site", "worst_site_drop")) | {"forgetting": {}}
     scores = summarise(service, sites, chance)
     return {
         "acc": scores.acc,

@@ -43,7 +43,8 @@ def show_result(console: Console, result: Mapping[str, Any]) -> None:
     """Matrix, references, drift verdicts, versions: what `result.json` holds."""
     names = [f"{version['number']} {version['strategy']} ({version['state']})" for version in result["versions"]]
     metric = str(result["metric"]).replace("_", " ")
-    show_matrix(console, f"Result matrix: {metric} on frozen test splits", result, names)
+    if result["sites"]:
+        show_matrix(console, f"Result matrix: {metric} on frozen test splits", result, names)
     for strategy, reference in result.get("references", {}).items():
         rows = [f"after {site}" for site in reference["sites"]]
         show_matrix(console, f"Reference: {strategy}", reference, rows)
@@ -53,6 +54,8 @@ def show_result(console: Console, result: Mapping[str, Any]) -> None:
     for site in result["sites"]:
         lost = result["forgetting"].get(site, 0.0)
         table.add_row(site, result["drift"].get(site, "release site"), f"{lost:+.3f}")
+    for site in result["sites_without_labelled_test"]:
+        table.add_row(site, result["drift"].get(site, "not looked at"), "no labelled test image")
     console.print(table)
     total = sum(result.get("seconds", {}).values())
     console.print(

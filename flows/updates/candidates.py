@@ -50,7 +50,7 @@ from flows.updates.evaluation import (
     stay_near,
 )
 from flows.updates.experiences import new_labels, new_samples
-from flows.updates.learnt import learnt_record
+from flows.updates.learnt import has_learnt, learnt_record
 from flows.updates.letting_go import learnable
 from flows.updates.lineage import learnt_samples, newest_of_lora
 from flows.updates.memory import check_memory, choose_memory
@@ -116,8 +116,8 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
     context.fill(seen, context.options.training.views, f"{site}: activations")
     network, importance = _start(context, start, classes_after(context, champion, seen))
     taught = start.classes if start else ()
-    # Weights that start from nothing have nothing to replay: everything learnt so far is among what was missed.
-    replayed = remembered if start else []
+    # What the start never learnt is among what was missed: to replay it would teach what the start gets wrong.
+    replayed = [sample for sample in remembered if has_learnt(start, sample)]
     request = UpdateRequest(strategy, [*missed, *experience], replayed, past, importance or None, taught)
     place = champion.number if champion else 0
     options = options_for(context.options.training, strategy, place, replayed=bool(replayed))

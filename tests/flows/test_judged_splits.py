@@ -159,3 +159,24 @@ def test_a_champions_own_classes_are_what_candidates_are_chosen_by_at_its_sites(
         assert {one.label for one in choice.validation_samples(context, ["first"])["first"]} > set(champion.classes)
         judged = choice._judged_by(context, champion, ["first"])
     assert {one.label for one in judged["first"]} == set(champion.classes)
+
+
+def test_a_run_over_a_site_without_labels_ends_with_its_verdict_and_no_scores(released):
+    from rich.console import Console
+
+    from flows.benchmarks.results import stream_result
+    from flows.commands.terminal import show_result
+    from flows.updates.adapter_context import context_of
+    from flows.workplace import open_workplace
+
+    rows = [replace(row, label="") for row in released.cells("second", OTHERS, seed=2)]
+    released.take_in(rows, "second", "cells")
+    assert released.learn("second").startswith("not learnt: ")
+    with open_workplace(released.workspace) as workplace:
+        result = stream_result(context_of(workplace, "cells"), ["second"])
+    assert (result["sites"], result["sites_without_labelled_test"], result["acc"]) == ([], ["second"], None)
+    console = Console(record=True, width=100)
+    show_result(console, result)
+    said = console.export_text()
+    assert result["drift"]["second"] in said
+    assert "no labelled test image" in said

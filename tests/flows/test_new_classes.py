@@ -60,3 +60,26 @@ def test_a_new_class_at_a_known_site_is_learnt_without_any_drift(released, three
     assert released.learn("first", new_classes=True).startswith("version 2 ")
     with released.registry() as registry:
         assert registry.adapters.get("cells", 2).classes == ("blue", "red", "green")
+
+
+def test_in_a_benchmark_the_release_knows_the_first_sites_classes_and_the_head_grows(
+    make_bench, desk, stream, monkeypatch
+):
+    from flows.benchmarks import benchmark
+
+    run = make_bench(20, 4, ("replay_lwf",))
+    monkeypatch.setitem(stream.COLOURS, "green", GREEN)
+    names = tuple(f"t{number}" for number in range(20))
+    rows = [row for row in desk.cells("first", names, seed=1) if row.label != "green"]
+    stream.write_manifest(desk.folder / "manifest.csv", [*rows, *desk.cells("second", names, seed=2)])
+    heads, learn_first = [], benchmark.release_network
+    monkeypatch.setattr(
+        benchmark,
+        "release_network",
+        lambda context, site, classes, strategy: (
+            heads.append(tuple(classes)) or learn_first(context, site, classes, strategy)
+        ),
+    )
+    found = run()
+    assert heads == [("blue", "red")]
+    assert len(found["cells"][0]["result_matrix"]) == 2

@@ -136,12 +136,12 @@ def test_one_flipped_bit_anywhere_is_found(tmp_path, data):
 def test_a_state_of_a_format_to_come_is_passed_over(tmp_path, monkeypatch):
     path, said = tmp_path / "state", []
     with monkeypatch.context() as patch:
-        patch.setattr("continual.learning.training_state.FORMAT", 3)
+        patch.setattr("continual.learning.training_state.FORMAT", 4)
         StateKeeper(Checkpoints(path), "one").write(
             TrainingState(1, Spent(1.0, 1.0), 1, {}, {"weight/a": torch.zeros(1)})
         )
     assert StateKeeper(Checkpoints(path, say=said.append), "one").read() is None
-    assert "its format is 3, this release reads 2" in said[0]
+    assert "its format is 4, this release reads 3" in said[0]
 
 
 def test_a_disk_that_refuses_the_state_is_said_once_and_does_not_end_the_training(run, tmp_path):

@@ -101,15 +101,14 @@ def tile_draws(
 def tile_examples(
     cache: DenseCache, samples: Sequence[Sample]
 ) -> Iterator[tuple[tuple[Tensor, ...], Int[Tensor, "*position"]]]:
-    """Plain tiles that anything can be learnt from, with their masks; at most `MOST_EXAMPLES`, evenly spread."""
+    """Plain tiles that anything can be learnt from, with their masks; at most `MOST_EXAMPLES`, the same each time."""
     draws = [
         TileDraw(sample, cache.view(sample.digest, tile, 0))
         for sample in samples
         if sample.mask is not None
         for tile in np.flatnonzero(cache.contents(sample)[:, :IGNORED].sum(axis=1)).tolist()
     ]
-    step = max(1, -(-len(draws) // MOST_EXAMPLES))
-    for draw in draws[::step]:
+    for draw in _some_of(draws):
         yield cache.inputs(draw.digest, draw.view), _target(cache, draw)
 
 
@@ -141,7 +140,7 @@ def box_draws(
 def box_examples(
     cache: TileCache, samples: Sequence[Sample]
 ) -> Iterator[tuple[tuple[Float[Tensor, "token width"], Float[Tensor, "5"]], Int[Tensor, "side side"]]]:
-    """Every class of every image under its mask's own box; at most `MOST_EXAMPLES`, evenly spread."""
+    """Every class of every image under its mask's own box; at most `MOST_EXAMPLES`, the same each time."""
     draws = [
         TileDraw(sample, 0, int(number))
         for sample in samples
@@ -149,9 +148,14 @@ def box_examples(
         for number in np.flatnonzero(cache.contents(sample).sum(axis=0)[:IGNORED])
         if number
     ]
-    step = max(1, -(-len(draws) // MOST_EXAMPLES))
-    for draw in draws[::step]:
+    for draw in _some_of(draws):
         yield box_inputs(cache, draw.sample, draw.view, draw.number, tight=True), _target(cache, draw)
+
+
+def _some_of(draws: Sequence[TileDraw]) -> list[TileDraw]:
+    """At random: of every so-many-th draw all may be of one class, or of one corner."""
+    chosen = np.random.default_rng(0).choice(len(draws), min(len(draws), MOST_EXAMPLES), replace=False)
+    return [draws[place] for place in np.sort(chosen)]
 
 
 def check_mask_numbers(cache: DenseCache, samples: Sequence[Sample], classes: Sequence[str]) -> None:

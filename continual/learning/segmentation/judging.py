@@ -174,6 +174,10 @@ def blind_dice(masks: Sequence[UInt8[np.ndarray, "*position"]], classes: int, *,
 
 
 def _spread(mask: UInt8[np.ndarray, "*position"]) -> np.ndarray:
-    """Places of pixels inside the field of view, evenly spread, at most `PIXELS_PER_IMAGE`."""
+    """Places of pixels inside the field of view, at most `PIXELS_PER_IMAGE`, the same ones each time.
+
+    Drawn at random: of every so-many-th pixel all may lie in a few columns, or in one slice.
+    """
     inside = np.flatnonzero(mask.ravel() != IGNORED)
-    return inside[:: max(1, -(-len(inside) // PIXELS_PER_IMAGE))]
+    count = min(len(inside), PIXELS_PER_IMAGE)
+    return np.sort(np.random.default_rng(0).choice(inside, count, replace=False))

@@ -1,8 +1,8 @@
-"""Distillation terms: the network under training is held to what the champion said of the same image and view.
+"""Distillation terms: the network under training is held to what the champion said of the same image.
 
-The champion looked at all patches, a training step at some of them: the terms teach the part to say what the whole
-said. Every term takes scores of shape (image, class) or, for dense outputs, (image, class, ...position); positions
-outside the field of view do not count.
+Of a whole image that is its mean over the views, of a tile or box what it said of this view on all patches: the terms
+teach the part that a step looks at to say what was said of more. Every term takes scores of shape (image, class) or,
+for dense outputs, (image, class, ...position); positions outside the field of view do not count.
 """
 
 from abc import ABC, abstractmethod
