@@ -24,13 +24,15 @@ class KnownSample:
 class SiteKnowledge:
     """What a site holds of what is offered: pictures by digest, subjects' splits, and all its subjects counted.
 
-    `early` are labels by digest that came for a prediction, before their picture was offered.
+    `early` are labels by digest that came for a prediction, before their picture was offered. `elsewhere` are the
+    splits of pictures that another site holds, too: what is learnt there must not be judged here.
     """
 
     samples: Mapping[str, KnownSample]
     subjects: Mapping[str, Split]
     counts: LabelSplitCounts
     early: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: Mapping[str, Split] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +152,17 @@ def plan_intake(site: str, images: Sequence[CleanImage], known: SiteKnowledge) -
 def _new_subjects(draft: _Draft) -> list[NewSubject]:
     labels: dict[str, Counter[str]] = {}
     marks: dict[str, str] = {}
+    elsewhere: dict[str, Split] = {}
     for image in draft.new.values():
         if image.subject not in draft.known.subjects:
             kind = stratum(image.label, masked=image.mask_data is not None)
             labels.setdefault(image.subject, Counter())[kind] += 1
             marks[image.subject] = min(marks.get(image.subject, image.digest), image.digest)
-    return [
-        NewSubject(subject, counts, draft.demanded.get(subject), marks[subject]) for subject, counts in labels.items()
-    ]
+            if image.digest in draft.known.elsewhere:
+                splits = {draft.known.elsewhere[image.digest], elsewhere.get(image.subject, Split.TRAIN)}
+                elsewhere[image.subject] = max(splits, key=list(Split).index)
+    wanted = elsewhere | draft.demanded
+    return [NewSubject(subject, counts, wanted.get(subject), marks[subject]) for subject, counts in labels.items()]
 
 
 def _label_fault(stored: str | None, image: CleanImage) -> str | None:

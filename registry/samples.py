@@ -299,7 +299,19 @@ def _knowledge(session: Session, site: str, images: Sequence[CleanImage]) -> Sit
         (stratum(row.label, masked=row.masked), Split(row.split)): int(row.subjects)
         for row in session.execute(count_query)
     }
-    return SiteKnowledge(samples, subjects, counts, early_labels(session, site, digests))
+    elsewhere = _splits_elsewhere(session, site, digests)
+    return SiteKnowledge(samples, subjects, counts, early_labels(session, site, digests), elsewhere)
+
+
+def _splits_elsewhere(session: Session, site: str, digests: Sequence[str]) -> dict[str, Split]:
+    """On which side other sites have these pictures; of several sides the one that is trained on least."""
+    on_subject = (SubjectRow.site == SampleRow.site) & (SubjectRow.pseudonym == SampleRow.subject)
+    query = select(SampleRow.digest, SubjectRow.split).join(SubjectRow, on_subject).where(SampleRow.site != site)
+    order, found = list(Split), dict[str, Split]()
+    for keys in chunks(digests):
+        for digest, split in session.execute(query.where(SampleRow.digest.in_(keys))).tuples():
+            found[digest] = max(found.get(digest, Split.TRAIN), Split(split), key=order.index)
+    return found
 
 
 def _samples() -> Select[Any]:

@@ -158,6 +158,26 @@ def test_demanded_split_is_kept_and_a_contradiction_is_held_back(registry, make)
     assert "'train' is demanded for a subject that stands in 'test'" in registry.samples.quarantine()[0].reason
 
 
+def test_a_picture_that_another_site_holds_stands_on_the_same_side_there_and_here(registry, make):
+    pictures = make.images(60)
+    registry.samples.record("north", pictures, [], "ingest")
+    # Other patients' pictures come first, which would move everybody's place.
+    strangers = make.images(20, site="south", start=500)
+    again = [dataclasses.replace(image, site="south", subject=f"south-{n // 2}") for n, image in enumerate(pictures)]
+    registry.samples.record("south", [*strangers, *again], [], "ingest")
+    north, south = ({s.digest: s for s in registry.samples.list(site)} for site in ("north", "south"))
+    order, subjects = list(Split), {}
+    for digest in north:
+        subjects.setdefault(south[digest].subject, []).append((south[digest].split, north[digest].split))
+    for splits in subjects.values():
+        # A patient there whose pictures are two patients' here stands where least is trained on.
+        assert {here for here, _ in splits} == {max((there for _, there in splits), key=order.index)}
+    assert len({split for splits in subjects.values() for split, _ in splits}) == 3
+    demanded = dataclasses.replace(make.images(1)[0], site="west", split=Split.VALIDATION)
+    registry.samples.record("west", [demanded], [], "ingest")
+    assert [sample.split for sample in registry.samples.list("west")] == [Split.VALIDATION]
+
+
 def test_two_rows_of_one_new_subject_cannot_demand_two_splits(registry, make):
     first, second = (dataclasses.replace(image, subject="patient") for image in make.images(2))
     offered = [dataclasses.replace(first, split=Split.TEST), dataclasses.replace(second, split=Split.TRAIN)]
