@@ -1,5 +1,6 @@
 """Take in new institutional data: a manifest or a DICOM folder, site by site, nothing twice."""
 
+import shlex
 from dataclasses import dataclass
 
 from prefect import flow, task
@@ -100,7 +101,8 @@ def ingest(
 def intake_line(summary: IntakeSummary) -> str:
     """What an intake did to one site, in one line."""
     relabelled = f", {summary.relabelled} relabelled" if summary.relabelled else ""
+    why = f" (why: continual quarantine {shlex.quote(summary.site)})" if summary.quarantined else ""
     return (
         f"{summary.site}: {summary.new} new, {summary.duplicates} already stored{relabelled}, "
-        f"{summary.quarantined} quarantined"
+        f"{summary.quarantined} quarantined{why}"
     )

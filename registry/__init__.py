@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from registry.images import LetGo
     from registry.late_labels import LabelFate, LabelOutcome, OfferedLabel
     from registry.promotion import run_gate
+    from registry.quarantine import Refusal
     from registry.registry import Registry, open_registry
     from registry.report_views import report_view, store_projection
     from registry.samples import Batch
@@ -31,6 +32,7 @@ __all__ = [
     "LabelOutcome",
     "LetGo",
     "OfferedLabel",
+    "Refusal",
     "Registry",
     "Update",
     "open_registry",
@@ -51,6 +53,7 @@ _HOMES = {
     "LabelOutcome": "registry.late_labels",
     "LetGo": "registry.images",
     "OfferedLabel": "registry.late_labels",
+    "Refusal": "registry.quarantine",
     "Registry": "registry.registry",
     "Update": "registry.updates",
     "open_registry": "registry.registry",

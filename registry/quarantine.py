@@ -1,6 +1,8 @@
 """What an intake held back, once per file and reason, and the batch by which its picture was stored after all."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, func, insert, select, update
@@ -11,6 +13,22 @@ from continual.domain.texts import MOST_CHARACTERS
 from registry.database import chunks, next_number
 from registry.plain_json import check_text
 from registry.tables import BatchRow, QuarantineRow
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One input that an intake held back, why and when. `settled` says that a later intake stored its picture.
+
+    `position` is its row in the manifest or place in name order, from 1.
+    """
+
+    site: str
+    position: int
+    file_digest: str
+    reason: str
+    batch: int
+    refused_at: datetime
+    settled: bool
 
 
 def entry_key(entry: QuarantineEntry) -> tuple[str, str]:
@@ -73,6 +91,24 @@ def stored_since(session: Session, site: str | None) -> dict[int, int]:
     if site is not None:
         query = query.where(QuarantineRow.site == site)
     return dict(session.execute(query.group_by(QuarantineRow.batch)).tuples().all())
+
+
+def refusals(session: Session, site: str | None) -> list[Refusal]:
+    """All entries, oldest first."""
+    query = select(QuarantineRow, BatchRow.created_at).join(BatchRow, BatchRow.number == QuarantineRow.batch)
+    if site is not None:
+        query = query.where(QuarantineRow.site == site)
+    return [
+        Refusal(row.site, row.position, row.file_digest, row.reason, row.batch, at, (row.stored_in or 0) > row.batch)
+        for row, at in session.execute(query.order_by(QuarantineRow.id)).tuples()
+    ]
+
+
+def count_held_back(session: Session) -> dict[str, int]:
+    """By site the files whose picture is not stored; one with two reasons counts once."""
+    query = select(QuarantineRow.site, func.count(QuarantineRow.file_digest.distinct()))
+    query = query.where(QuarantineRow.stored_in.is_(None)).group_by(QuarantineRow.site)
+    return dict(session.execute(query).tuples().all())
 
 
 def _row(entry: QuarantineEntry, number: int, batch: int) -> dict[str, Any]:

@@ -21,7 +21,17 @@ from registry.intake import IntakePlan, KnownSample, SiteKnowledge, plan_intake
 from registry.late_labels import OfferedLabel, early_labels, keep_arrivals
 from registry.masks import mask_address, write_masks
 from registry.plain_json import check_text, plain
-from registry.quarantine import entry_key, hold_back, mark_stored, no_longer_held, not_yet_held, stored_since
+from registry.quarantine import (
+    Refusal,
+    count_held_back,
+    entry_key,
+    hold_back,
+    mark_stored,
+    no_longer_held,
+    not_yet_held,
+    refusals,
+    stored_since,
+)
 from registry.splits import stratum
 from registry.tables import BatchRow, QuarantineRow, SampleRow, SiteRow, SubjectRow
 
@@ -45,6 +55,7 @@ class Batch:
 Samples: TypeAlias = list[Sample]
 Batches: TypeAlias = list[Batch]
 Held: TypeAlias = list[QuarantineEntry]
+Refusals: TypeAlias = list[Refusal]
 
 
 @final
@@ -171,6 +182,16 @@ class SampleStore:
             return [
                 QuarantineEntry(row.site, row.position, row.file_digest, row.reason) for row in session.scalars(query)
             ]
+
+    def refusals(self, site: str | None = None) -> Refusals:
+        """What was held back, when, and whether that is settled; oldest first."""
+        with self._database.read() as session:
+            return refusals(session, site)
+
+    def count_quarantined(self) -> Mapping[str, int]:
+        """Files held back to this day by site, in order of name; a site without any is left out."""
+        with self._database.read() as session:
+            return dict(sorted(count_held_back(session).items()))
 
     def batches(self, site: str | None = None) -> Batches:
         """Intakes that stored something, oldest first."""

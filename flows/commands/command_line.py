@@ -42,6 +42,7 @@ from flows.commands.drift_commands import drift_app
 from flows.commands.hold_commands import holds_app
 from flows.commands.label_commands import label, performance
 from flows.commands.memory_commands import memory_app
+from flows.commands.quarantine_command import quarantine
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -345,6 +346,7 @@ def adapters_rollback(
 
 app.command()(label)
 app.command()(performance)
+app.command()(quarantine)
 app.command()(benchmark)
 
 

@@ -1,5 +1,6 @@
 """Intake through the flow's own function: nothing twice, and bad files held back without losing the others."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -62,6 +63,35 @@ def test_each_bad_file_is_held_back_with_its_reason_and_every_good_one_is_stored
             assert "; " in reason
             assert "erik" not in reason
             assert ".png" not in reason
+
+
+def told(desk, *arguments):
+    """What `continual quarantine` prints."""
+    from typer.testing import CliRunner
+
+    from flows.commands.command_line import app
+
+    ended = CliRunner().invoke(app, ["quarantine", *arguments, "--workspace", str(desk.workspace)])
+    assert ended.exit_code == 0, ended.output
+    return ended.output
+
+
+def test_a_person_can_read_why_files_were_held_back_until_they_come_in(released):
+    from flows.ingest import intake_line
+
+    rows = released.cells("second", FEW)
+    odd = rows[0].__class__(rows[0].path, "second", "green", rows[0].subject)
+    gone = [rows[0].__class__(f"second/gone-{number}.png", "second", "red", "erik") for number in range(6)]
+    summary = released.take_in([odd, *gone, *rows[1:]], "second", "cells")
+    assert intake_line(summary).endswith("7 quarantined (why: continual quarantine second)")
+    found = json.loads(told(released, "second", "--json"))
+    assert [(each["position"], each["settled"]) for each in found] == [(number, False) for number in range(1, 8)]
+    table = " ".join(told(released).split())
+    assert "Held back at intake" in table
+    assert "2, 3, 4, 5 ..." in table
+    released.take_in(rows, "second", "cells")
+    assert [each["position"] for each in json.loads(told(released, "--json"))] == [2, 3, 4, 5, 6, 7]
+    assert len(json.loads(told(released, "--all", "--json"))) == 7
 
 
 def test_a_new_label_is_taken_in_as_long_as_no_adapter_says_which_labels_it_knows(desk):

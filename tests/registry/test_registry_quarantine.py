@@ -67,3 +67,19 @@ def test_an_erasure_does_not_bring_settled_refusals_back(registry, make):
     erased = registry.erasures.erase(ErasureOrder("north", "p" * 16, "officer", "consent withdrawn"))
     assert erased.quarantined == 3
     assert still_held(registry) == [0, 0]
+
+
+def test_why_and_when_files_were_refused_is_told_until_they_come_in(registry, make):
+    images = from_files(make.images(2))
+    registry.samples.record("north", [], [held_back(images[0]), held_back(images[1], position=2)], "ingest")
+    wrong = dataclasses.replace(make.images(1)[0], label="another", file_digest=images[0].file_digest)
+    registry.samples.record("north", [images[0]], [], "ingest")
+    registry.samples.record("north", [wrong], [], "ingest")
+    found = registry.samples.refusals("north")
+    assert [(each.position, each.batch, each.settled) for each in found] == [(1, 1, True), (2, 1, False), (1, 3, False)]
+    assert "contradicts" in found[2].reason
+    assert found[0].refused_at == registry.samples.batches("north")[0].created_at
+    # A wrong label is no image in quarantine, nor is a file with two reasons two.
+    registry.samples.record("north", [], [held_back(images[1], reason="its mask is unknown")], "ingest")
+    assert registry.samples.count_quarantined() == {"north": 1}
+    assert registry.samples.refusals("south") == []
