@@ -104,17 +104,20 @@ def dashboard_of(service: Service, adapter: str | None) -> Dashboard:
     names = tuple(service.registry.adapters.names())
     shown = adapter if adapter in names else next(iter(names), None)
     updates = service.registry.updates.list(adapter=shown, limit=UPDATES_READ) if shown else []
-    cards = [_card(service, site, shown, updates) for site in service.registry.samples.sites()]
+    serving = service.registry.adapters.in_service(shown) if shown else frozenset[int]()
+    cards = [_card(service, site, shown, updates, serving) for site in service.registry.samples.sites()]
     urgency = list(Tone)
     cards.sort(key=lambda card: urgency.index(card.tone))
     return Dashboard(tuple(cards), names, _board(service, shown) if shown else None)
 
 
-def _card(service: Service, site: str, adapter: str | None, updates: Sequence[Update]) -> SiteCard:
+def _card(
+    service: Service, site: str, adapter: str | None, updates: Sequence[Update], serving: frozenset[int]
+) -> SiteCard:
     """What the adapter's own looks and updates say of a site."""
     samples = service.registry.samples.list(site=site, with_held=True)
     state = drift_state(service, site, adapter)
-    headline, tone = _headline(state, _latest(site, updates))
+    headline, tone = _headline(state, _latest(site, updates), serving)
     return SiteCard(
         site=site,
         tone=tone,
@@ -135,14 +138,18 @@ def _latest(site: str, updates: Sequence[Update]) -> Update | None:
     return max((each for each in updates if each.site == site), key=lambda each: each.id, default=None)
 
 
-def _headline(state: DriftState | None, update: Update | None) -> tuple[str, Tone]:
-    """An update that began after the look has the last word; before that, the verdict's action."""
+def _headline(state: DriftState | None, update: Update | None, serving: frozenset[int]) -> tuple[str, Tone]:
+    """An update that began after the look has the last word; before that, and once it is rolled back, the verdict's
+    action.
+    """
     if update is not None and update.outcome == "running":
         return "Update running", Tone.WATCH
     looked_at = state.created_at if state else None
     if update is not None and update.answers(looked_at):
-        if update.outcome == "accepted":
+        if update.outcome == "accepted" and update.version in serving:
             return f"Update learnt: version {update.version}", Tone.CALM
+        if update.outcome == "accepted" and state is None:
+            return f"Version {update.version} was rolled back", Tone.WATCH
         if update.outcome == "rejected":
             return "Update rejected by the gate: tell the engineer; the champion stays", Tone.ACT
     if state is None:

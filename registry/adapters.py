@@ -129,6 +129,18 @@ class AdapterStore:
         with self._database.read() as session:
             return [version_of(row) for row in session.scalars(query)]
 
+    def in_service(self, adapter: str) -> frozenset[int]:
+        """Numbers of the champion and of the versions that it was learnt from; none where nobody serves.
+
+        What was rolled back is not among them, nor what was learnt from it.
+        """
+        parents = {version.number: version.parent for version in self.list(adapter)}
+        number, found = self.aliases(adapter).get(CHAMPION), set[int]()
+        while number is not None:
+            found.add(number)
+            number = parents.get(number)
+        return frozenset(found)
+
     def names(self) -> tuple[str, ...]:
         """Names of all adapters that have a version, sorted."""
         with self._database.read() as session:

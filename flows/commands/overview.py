@@ -136,12 +136,13 @@ def _site_rows(workplace: Workplace, site: str, newest: Mapping[tuple[str, str],
         "quarantined": len(workplace.registry.samples.quarantine(site)),
         "held": workplace.registry.holds.samples_held(site),
     }
+    in_service = workplace.registry.adapters.in_service
     return [
         {
             **counts,
             "verdict": report.verdict.value if report else "-",
             "action": report.action.value if report else "-",
-            "since": _since(report, newest.get((site, report.adapter))) if report else None,
+            "since": _since(report, newest.get((site, report.adapter)), in_service(report.adapter)) if report else None,
             "adapter": report.adapter or None if report else None,
         }
         for report in _latest_of_each(workplace, site)
@@ -155,11 +156,17 @@ def _latest_of_each(workplace: Workplace, site: str) -> Sequence[DriftReport | N
     return [report for report in reports if report is not None] or [drift.latest(site)]
 
 
-def _since(report: DriftReport, update: Update | None) -> str | None:
-    """What became of the action: the adapter's update that began after the look; None where there is none."""
+def _since(report: DriftReport, update: Update | None, serving: frozenset[int]) -> str | None:
+    """What became of the action: the adapter's update that began after the look; None where there is none.
+
+    `serving` are the champion's number and those that it was learnt from.
+    """
     if update is None or not update.answers(report.created_at):
         return None
-    return update.outcome if update.version is None else f"version {update.version} {update.outcome}"
+    if update.version is None:
+        return update.outcome
+    gone = update.outcome == "accepted" and bool(serving) and update.version not in serving
+    return f"version {update.version} {'rolled back' if gone else update.outcome}"
 
 
 def _adapter_row(workplace: Workplace, name: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from continual.domain.action_words import ACTION_WORDS
 from continual.domain.digests import sha256_bytes
 from continual.domain.drift import Action, Verdict
 from continual.domain.samples import CleanImage
@@ -50,6 +51,19 @@ def test_the_dashboard_of_an_adapter_shows_its_own_looks(door, two):
     assert "other sees a new scanner" in other
     assert "other sees broken images" in other
     assert "cells sees" not in other
+
+
+def test_an_update_that_was_rolled_back_no_longer_answers_the_look(door, bench, two):
+    bench.look("south", Verdict.CONCEPT_SHIFT, Action.URGENT_UPDATE, "cells is wrong more often", "cells")
+    update = bench.registry.updates.begin("cells", "south", 1, {}, "test")
+    second = bench.champion("cells", parent=1)
+    bench.registry.updates.finish(update.id, second.number, "accepted", {})
+    assert "Update learnt: version 2" in door.http.get("/dashboard", params={"adapter": "cells"}).text
+    bench.registry.adapters.rollback("cells", "it", "worse than it was")
+    card = door.http.get("/dashboard", params={"adapter": "cells"}).text
+    assert "Update learnt" not in card
+    assert ACTION_WORDS[Action.URGENT_UPDATE].headline in card
+    assert "No site needs you" not in card
 
 
 def test_an_update_of_an_adapter_answers_no_look_of_the_other(door, bench, two):

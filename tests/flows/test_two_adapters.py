@@ -6,7 +6,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from continual.domain.adapters import VersionDraft
+from continual.domain.adapters import CHAMPION, GateDecision, VersionDraft
 from continual.domain.digests import sha256_bytes
 from continual.domain.drift import Action, DriftReport, Verdict
 from continual.domain.errors import NotFoundError
@@ -55,6 +55,21 @@ def test_status_tells_each_adapters_verdict_with_its_own_update(workplace):
         ("other", "concept_shift", "request_labels", None),
     ]
     assert rows(workplace, "first_hospital") == [(None, "-", "-", None)]
+
+
+def test_status_says_of_an_update_that_it_was_rolled_back(workplace):
+    adapters = workplace.registry.adapters
+    first = adapters.get("cells", 1)
+    draft = VersionDraft("cells", 1, "head", "b" * 64, (), first.classes, first.metric, {}, {})
+    number = adapters.register(draft, {"record.json": b"{}"}, "test").number
+    gate = GateDecision(True, (), -0.05, 0.9)
+    file_look(workplace.registry, "cells", "second_hospital", Verdict.COVARIATE_SHIFT, Action.UPDATE)
+    for version in (1, number):
+        adapters.promote("cells", version, gate, CHAMPION, "test", "the gate passed")
+    learn(workplace.registry, "cells", "second_hospital", number, "accepted")
+    assert rows(workplace, "second_hospital")[0][3] == f"version {number} accepted"
+    adapters.rollback("cells", "test", "worse than it was")
+    assert rows(workplace, "second_hospital")[0][3] == f"version {number} rolled back"
 
 
 def test_status_has_one_row_for_a_site_that_one_adapter_looked_at(workplace):
