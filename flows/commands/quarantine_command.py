@@ -46,13 +46,12 @@ def _show(console: "Console", found: Sequence["Refusal"]) -> None:
         console.print("nothing is held back")
         return
     table = Table(title="Held back at intake", title_justify="left")
-    for heading in ("site", "files", "rows", "last refused", "reason"):
+    for heading in ("site", "files", "rows", "reason"):
         table.add_column(heading)
     for site, reason in dict.fromkeys((each.site, each.reason) for each in found):
         alike = [each for each in found if (each.site, each.reason) == (site, reason)]
         rows = [str(each.position) for each in alike[:MOST_ROWS]]
         told = ", ".join(rows) + (" ..." if len(alike) > MOST_ROWS else "")
-        last = max(each.refused_at for each in alike)
-        table.add_row(site, str(len(alike)), told, last.strftime("%Y-%m-%d"), reason)
+        table.add_row(site, str(len(alike)), told, reason)
     console.print(table)
     console.print("Rows are those of the manifest that brought them (a folder: places in name order), from 1.")
