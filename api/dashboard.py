@@ -8,8 +8,8 @@ from api.predict import drift_state
 from api.schemas import DriftState
 from api.service import Service
 from continual.domain.action_words import ACTION_WORDS, VERDICT_WORDS, Tone
-from continual.domain.adapters import CHAMPION, AdapterState, AdapterVersion, AliasMove, Task
-from registry import Update
+from continual.domain.adapters import CHAMPION, AdapterState, AdapterVersion, AliasMove
+from registry import SampleCounts, Update
 
 SIGNS: Mapping[Tone, str] = {Tone.ACT: "!", Tone.WATCH: "↻", Tone.WAIT: "…", Tone.CALM: "✓"}
 UPDATES_READ = 500
@@ -104,15 +104,17 @@ def dashboard_of(service: Service, adapter: str | None) -> Dashboard:
     names = tuple(service.registry.adapters.names())
     shown = adapter if adapter in names else next(iter(names), None)
     updates = service.registry.updates.list(adapter=shown, limit=UPDATES_READ) if shown else []
-    cards = [_card(service, site, shown, updates) for site in service.registry.samples.sites()]
+    stored = service.registry.samples.counts()
+    cards = [_card(service, site, shown, updates, counts) for site, counts in stored.items()]
     urgency = list(Tone)
     cards.sort(key=lambda card: urgency.index(card.tone))
     return Dashboard(tuple(cards), names, _board(service, shown) if shown else None)
 
 
-def _card(service: Service, site: str, adapter: str | None, updates: Sequence[Update]) -> SiteCard:
+def _card(
+    service: Service, site: str, adapter: str | None, updates: Sequence[Update], counts: SampleCounts
+) -> SiteCard:
     """What the adapter's own looks and updates say of a site."""
-    samples = service.registry.samples.list(site=site, with_held=True)
     state = drift_state(service, site, adapter)
     headline, tone = _headline(state, _latest(site, updates))
     return SiteCard(
@@ -124,8 +126,8 @@ def _card(service: Service, site: str, adapter: str | None, updates: Sequence[Up
         reason=state.reason if state else "No drift check has run for this site.",
         looked_at=state.created_at if state else None,
         report=state.report if state else None,
-        samples=len(samples),
-        unlabelled=sum(not any(sample.labelled_for(task) for task in Task) for sample in samples),
+        samples=counts.samples,
+        unlabelled=counts.unlabelled,
         quarantined=len(service.registry.samples.quarantine(site)),
         held=service.registry.holds.samples_held(site),
     )

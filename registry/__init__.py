@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from registry.promotion import run_gate
     from registry.registry import Registry, open_registry
     from registry.report_views import report_view, store_projection
-    from registry.samples import Batch
+    from registry.samples import Batch, SampleCounts
     from registry.updates import JUDGED, Update
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "LetGo",
     "OfferedLabel",
     "Registry",
+    "SampleCounts",
     "Update",
     "open_registry",
     "report_view",
@@ -52,6 +53,7 @@ _HOMES = {
     "LetGo": "registry.images",
     "OfferedLabel": "registry.late_labels",
     "Registry": "registry.registry",
+    "SampleCounts": "registry.samples",
     "Update": "registry.updates",
     "open_registry": "registry.registry",
     "report_view": "registry.report_views",

@@ -7,6 +7,7 @@ import subprocess
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy
 
 from continual.domain.digests import sha256_bytes
 from continual.domain.drift import Action, Verdict
@@ -51,6 +52,17 @@ def test_dashboard_tells_each_site_what_to_do_and_why(door, hospitals):
     assert page.index("Fix the scanner") < page.index("Nothing to do")
     assert "Balanced accuracy" in page
     assert "falls by 0.30" in page
+
+
+@pytest.mark.parametrize("page", ["/dashboard", "/v1/sites"])
+def test_samples_are_counted_by_the_database_and_not_read(door, hospitals, page):
+    asked = []
+    sqlalchemy.event.listen(
+        door.registry.samples._database.engine, "before_cursor_execute", lambda *said: asked.append(said[2])
+    )
+    assert door.http.get(page).status_code == 200
+    assert [statement for statement in asked if "pixel_statistics" in statement] == []
+    assert any("count(" in statement for statement in asked)
 
 
 def test_what_comes_from_the_registry_is_escaped(door, hospitals):
