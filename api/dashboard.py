@@ -8,8 +8,8 @@ from api.predict import drift_state
 from api.schemas import DriftState
 from api.service import Service
 from continual.domain.action_words import ACTION_WORDS, VERDICT_WORDS, Tone
-from continual.domain.adapters import CHAMPION, AdapterState, AdapterVersion, AliasMove, Task
-from registry import Update
+from continual.domain.adapters import CHAMPION, AdapterState, AdapterVersion, AliasMove
+from registry import SampleCounts, Update
 
 SIGNS: Mapping[Tone, str] = {Tone.ACT: "!", Tone.WATCH: "↻", Tone.WAIT: "…", Tone.CALM: "✓"}
 UPDATES_READ = 500
@@ -99,25 +99,33 @@ def _cell_text(cell: MatrixCell) -> str:
     return f"<b>{cell.value:.2f}</b>" if cell.learnt else f"{cell.value:.2f}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """The adapter that the page shows (None: there is none), its updates, the champion and what it was learnt from."""
+
+    adapter: str | None
+    updates: Sequence[Update] = ()
+    serving: frozenset[int] = frozenset()
+
+
 def dashboard_of(service: Service, adapter: str | None) -> Dashboard:
     """The page's values for one adapter (None or an unknown name: the first one)."""
-    names = tuple(service.registry.adapters.names())
-    shown = adapter if adapter in names else next(iter(names), None)
-    updates = service.registry.updates.list(adapter=shown, limit=UPDATES_READ) if shown else []
-    serving = service.registry.adapters.in_service(shown) if shown else frozenset[int]()
-    cards = [_card(service, site, shown, updates, serving) for site in service.registry.samples.sites()]
+    held = service.registry
+    names = tuple(held.adapters.names())
+    name = adapter if adapter in names else next(iter(names), None)
+    shown = _Shown(None)
+    if name:
+        shown = _Shown(name, held.updates.list(adapter=name, limit=UPDATES_READ), held.adapters.in_service(name))
+    cards = [_card(service, site, counts, shown) for site, counts in held.samples.counts().items()]
     urgency = list(Tone)
     cards.sort(key=lambda card: urgency.index(card.tone))
-    return Dashboard(tuple(cards), names, _board(service, shown) if shown else None)
+    return Dashboard(tuple(cards), names, _board(service, name) if name else None)
 
 
-def _card(
-    service: Service, site: str, adapter: str | None, updates: Sequence[Update], serving: frozenset[int]
-) -> SiteCard:
+def _card(service: Service, site: str, counts: SampleCounts, shown: _Shown) -> SiteCard:
     """What the adapter's own looks and updates say of a site."""
-    samples = service.registry.samples.list(site=site, with_held=True)
-    state = drift_state(service, site, adapter)
-    headline, tone = _headline(state, _latest(site, updates), serving)
+    state = drift_state(service, site, shown.adapter)
+    headline, tone = _headline(state, _latest(site, shown.updates), shown.serving)
     return SiteCard(
         site=site,
         tone=tone,
@@ -127,9 +135,9 @@ def _card(
         reason=state.reason if state else "No drift check has run for this site.",
         looked_at=state.created_at if state else None,
         report=state.report if state else None,
-        samples=len(samples),
-        unlabelled=sum(not any(sample.labelled_for(task) for task in Task) for sample in samples),
-        quarantined=len(service.registry.samples.quarantine(site)),
+        samples=counts.samples,
+        unlabelled=counts.unlabelled,
+        quarantined=counts.quarantined,
         held=service.registry.holds.samples_held(site),
     )
 

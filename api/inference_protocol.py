@@ -15,11 +15,13 @@ import json
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated, Any
+from itertools import chain
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
 from api.boxes import REQUEST, WHOLE_IMAGE, boxes_of_tensor
@@ -37,11 +39,15 @@ from continual.domain.metrics import task_of
 IMAGES_PER_CALL = 16
 MASK_PIXELS_PER_CALL = 8 * 1024 * 1024
 """Most pixels of masks in one answer: each is a number in JSON."""
+NUMBERS_PER_PIECE = 16 * 1024
+"""Numbers made an array in one call: nothing else runs meanwhile."""
 
 BOX = "box"
 BOX_TYPES = ("FP16", "FP32", "FP64", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")
 
 BODY: dict[str, Any] = {"requestBody": {"content": {"application/json": {}}}}
+
+WholeNumbers: TypeAlias = NDArray[np.int64]
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
@@ -151,12 +157,19 @@ async def infer(
     """Scores and labels, or masks, of up to 16 images; scores are kept, under `?site=`, for labels that come later."""
     service = service_of(request)
     with service.desk.seat():
-        asked = parsed(await read_body(request, service.options.max_upload_bytes))
-        images, boxes = inputs_of(asked)
+        # Images and masks are millions of numbers: to read or spell them out on the event loop holds up everybody.
+        body = await read_body(request, service.options.max_upload_bytes)
+        asked_id, images, boxes = await service.desk.read(partial(_asked, body))
+        del body
         answer = await service.desk.predict(name, number, images, boxes)
     service.predictions.keep(answer, site)
-    # A mask is millions of numbers: spelling them out on the event loop would hold up everybody.
-    return Response(await run_in_threadpool(_as_json, asked.id, answer), media_type=JSON)
+    return Response(await run_in_threadpool(_as_json, asked_id, answer), media_type=JSON)
+
+
+def _asked(body: bytes) -> tuple[str | None, list[Callable[[], Image]], BoxSource]:
+    """The request's id and `inputs_of` it; of the request itself nothing is kept while it waits for its turn."""
+    asked = parsed(body)
+    return asked.id, *inputs_of(asked)
 
 
 def parsed(body: bytes) -> InferenceRequest:
@@ -220,8 +233,8 @@ def _pixels(tensor: Tensor) -> list[Pixels]:
         detail = f"shape is {shape[:8]}, must be [height, width, 3] or [image, height, width, 3]; reshape the tensor"
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
     try:
-        values = np.asarray(tensor.data, dtype=np.int64).reshape(-1, *shape[-3:])
-    except (ValueError, TypeError, OverflowError) as error:
+        values = _whole_numbers(tensor.data).reshape(-1, *shape[-3:])
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         detail = f"data does not fill shape {shape} with whole numbers; send one number per pixel and channel"
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail) from error
     if len(shape) == 4 and len(values) != shape[0]:
@@ -231,6 +244,27 @@ def _pixels(tensor: Tensor) -> list[Pixels]:
         detail = f"pixels range from {values.min()} to {values.max()}, must lie in 0 to 255; rescale them"
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
     return list(values.astype(np.uint8))
+
+
+def _whole_numbers(data: list[Any]) -> WholeNumbers:
+    """The numbers as they are nested, 3.0 for 3 too; ValueError, TypeError or OverflowError where they are none."""
+    inner = data[0] if data and isinstance(data[0], list) else ()
+    if inner and isinstance(inner[0], list):
+        return np.stack([_whole_numbers(each) for each in data])
+    step = max(NUMBERS_PER_PIECE // max(len(inner), 1), 1)
+    pieces = [_piece(data[start : start + step], nested=bool(inner)) for start in range(0, len(data), step)]
+    return np.concatenate(pieces)
+
+
+def _piece(data: list[Any], *, nested: bool) -> WholeNumbers:
+    if not set(map(type, chain.from_iterable(data) if nested else data)) <= {int, float}:
+        raise TypeError("neither booleans nor texts are numbers")
+    values = np.asarray(data)
+    with np.errstate(invalid="ignore"):
+        whole = values.astype(np.int64)
+    if not np.array_equal(whole, values):
+        raise ValueError("a number is not whole")
+    return whole
 
 
 def _as_json(asked_id: str | None, answer: Prediction) -> str:

@@ -114,10 +114,14 @@ class _RegistryState(Collector):
                 evidence.add_metric([site, adapter], report.over_time.value)
                 limit.add_metric([site, adapter], report.over_time.threshold)
         looked_at = {site for site, _ in latest}
-        for site in self._registry.samples.sites():
+        counts = self._registry.samples.counts()
+        # A scanner whose every image is refused has no stored sample, and is the one to hear of.
+        refused = self._registry.samples.count_quarantined()
+        for site in dict.fromkeys([*counts, *refused]):
+            held_back.add_metric([site], refused.get(site, 0))
+        for site in counts:
             if site not in looked_at:
                 alarm.add_metric([site, ""], 0.0)
-            held_back.add_metric([site], len(self._registry.samples.quarantine(site)))
         yield from (alarm, evidence, limit, held_back)
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,7 @@ Pixels = NDArray[np.uint8]
 Image: TypeAlias = "Pixels | DecodedVolume"
 BoxSource = Callable[[AdapterVersion], Sequence[Boxes]]
 """The boxes of each image, once it is known which version is asked; none where no image has any."""
+Read = TypeVar("Read")
 LOG = logging.getLogger(__name__)
 
 
@@ -106,6 +107,10 @@ class PredictionDesk:
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, self._predict, adapter, number, images, boxes)
+
+    async def read(self, reading: Callable[[], Read]) -> Read:
+        """What reading a request gives, on the desk's thread: one at a time, as read it takes far more than as sent."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, reading)
 
     async def load(self, adapter: str, number: int | None) -> AdapterVersion:
         """Load a version so that the next prediction finds it ready; same errors as `predict`."""

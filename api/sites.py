@@ -12,24 +12,22 @@ from api.predict import drift_state
 from api.schemas import DriftState, Site, SiteDrift
 from api.security import PAGE_SECURITY_POLICY
 from api.service import Service
-from continual.domain.adapters import Task
 from continual.domain.drift import DriftReport
 from continual.domain.errors import NotFoundError
-from registry import report_view
+from registry import SampleCounts, report_view
 
 router = APIRouter(prefix="/v1", tags=["sites and drift"])
 
 
-def site_view(service: Service, site: str) -> Site:
+def site_view(service: Service, site: str, counts: SampleCounts) -> Site:
     """A site's stream in numbers, with its latest verdict."""
-    stored = service.registry.samples.list(site=site, with_held=True)
     path = f"/v1/sites/{quote(site, safe='')}"
     return Site(
         site=site,
-        samples=len(stored),
-        labelled=sum(sample.labelled_for(Task.CLASSIFICATION) for sample in stored),
-        masked=sum(sample.labelled_for(Task.SEGMENTATION) for sample in stored),
-        quarantined=len(service.registry.samples.quarantine(site)),
+        samples=counts.samples,
+        labelled=counts.labelled,
+        masked=counts.masked,
+        quarantined=counts.quarantined,
         held=service.registry.holds.samples_held(site),
         drift=drift_state(service, site),
         links={"drift": f"{path}/drift"},
@@ -39,7 +37,7 @@ def site_view(service: Service, site: str) -> Site:
 @router.get("/sites")
 def sites(service: Held) -> list[Site]:
     """Every site in the order of its first intake."""
-    return [site_view(service, site) for site in service.registry.samples.sites()]
+    return [site_view(service, site, counts) for site, counts in service.registry.samples.counts().items()]
 
 
 @router.get("/sites/{site}/drift")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from registry.quarantine import Refusal
     from registry.registry import Registry, open_registry
     from registry.report_views import report_view, store_projection
-    from registry.samples import Batch
+    from registry.samples import Batch, SampleCounts
     from registry.updates import JUDGED, Update
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "OfferedLabel",
     "Refusal",
     "Registry",
+    "SampleCounts",
     "Update",
     "open_registry",
     "report_view",
@@ -55,6 +56,7 @@ _HOMES = {
     "OfferedLabel": "registry.late_labels",
     "Refusal": "registry.quarantine",
     "Registry": "registry.registry",
+    "SampleCounts": "registry.samples",
     "Update": "registry.updates",
     "open_registry": "registry.registry",
     "report_view": "registry.report_views",

@@ -99,7 +99,7 @@ class PinnedNumber:
         self._connection: Any = None
 
     def read(self) -> int:
-        """The number as last committed by any process."""
+        """The number as last committed by any process; RegistryError when the database cannot be asked."""
         failure = self._engine.dialect.loaded_dbapi.Error
         with self._lock, named_errors():
             try:
@@ -107,7 +107,11 @@ class PinnedNumber:
             except failure:
                 # A database restart closes the connection under us: one new connection, then the error is real.
                 self._drop()
+            try:
                 return self._ask()
+            except failure as error:
+                # The driver's own, as SQLAlchemy was passed by: what it would have made of it has a name of ours.
+                raise DBAPIError.instance(self._statement, None, error, failure, hide_parameters=True) from error
 
     def close(self) -> None:
         """Close the connection; a later read opens a new one."""

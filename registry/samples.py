@@ -52,6 +52,20 @@ class Batch:
     relabelled: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class SampleCounts:
+    """How many samples a site has stored: all, those with a label, with a mask, and with neither.
+
+    `quarantined` files are held back to this day: their pictures are not stored.
+    """
+
+    samples: int
+    labelled: int
+    masked: int
+    unlabelled: int
+    quarantined: int
+
+
 Samples: TypeAlias = list[Sample]
 Batches: TypeAlias = list[Batch]
 Held: TypeAlias = list[QuarantineEntry]
@@ -166,6 +180,19 @@ class SampleStore:
         """Sites that ever had a stored sample, in order of first intake."""
         with self._database.read() as session:
             return tuple(session.scalars(select(SiteRow.name).order_by(SiteRow.position)))
+
+    def counts(self) -> dict[str, SampleCounts]:
+        """Counts of every site that `sites` names, in its order; samples of held batches count as all others do."""
+        either = func.coalesce(SampleRow.label, SampleRow.mask)
+        columns = [func.count(each) for each in (SampleRow.digest, SampleRow.label, SampleRow.mask, either)]
+        query = select(SiteRow.name, *columns).join(SampleRow, SampleRow.site == SiteRow.name, isouter=True)
+        with self._database.read() as session:
+            rows = session.execute(query.group_by(SiteRow.name, SiteRow.position).order_by(SiteRow.position)).all()
+            refused = count_held_back(session)
+        return {
+            site: SampleCounts(samples, labelled, masked, samples - learnable, refused.get(site, 0))
+            for site, samples, labelled, masked, learnable in rows
+        }
 
     def classes(self) -> tuple[str, ...]:
         """Distinct labels of all sites, sorted."""

@@ -7,12 +7,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from continual.domain.adapters import CHAMPION, Task
+from continual.domain.adapters import CHAMPION
 from continual.domain.drift import DriftReport
 from continual.domain.errors import NotFoundError
 from flows.commands.terminal import show_choice, show_gate, show_versions
 from flows.workplace import Workplace
-from registry import Update
+from registry import SampleCounts, Update
 
 MOST_UPDATES = 1000
 """Updates that are read back, the newest first."""
@@ -24,7 +24,11 @@ def overview(workplace: Workplace) -> dict[str, Any]:
     newest = {(update.site, update.adapter): update for update in reversed(updates)}
     return {
         "workspace": str(workplace.settings.workspace),
-        "sites": [row for site in workplace.registry.samples.sites() for row in _site_rows(workplace, site, newest)],
+        "sites": [
+            row
+            for site, counts in workplace.registry.samples.counts().items()
+            for row in _site_rows(workplace, site, counts, newest)
+        ],
         "adapters": adapter_rows(workplace),
     }
 
@@ -122,18 +126,19 @@ def show_adapter(console: Console, workplace: Workplace, adapter: str) -> None:
         console.print(f"{when}  {origin} -> {move.to_version}  {move.actor}: {move.reason}", highlight=False)
 
 
-def _site_rows(workplace: Workplace, site: str, newest: Mapping[tuple[str, str], Update]) -> list[dict[str, Any]]:
+def _site_rows(
+    workplace: Workplace, site: str, stored: SampleCounts, newest: Mapping[tuple[str, str], Update]
+) -> list[dict[str, Any]]:
     """One row per adapter that looked at the site, one without an adapter's name where none did.
 
     `newest` is the last update by site and adapter.
     """
-    samples = workplace.registry.samples.list(site, with_held=True)
     counts = {
         "site": site,
-        "samples": len(samples),
-        "labelled": sum(sample.labelled_for(Task.CLASSIFICATION) for sample in samples),
-        "masks": sum(sample.labelled_for(Task.SEGMENTATION) for sample in samples),
-        "quarantined": len(workplace.registry.samples.quarantine(site)),
+        "samples": stored.samples,
+        "labelled": stored.labelled,
+        "masks": stored.masked,
+        "quarantined": stored.quarantined,
         "held": workplace.registry.holds.samples_held(site),
     }
     in_service = workplace.registry.adapters.in_service

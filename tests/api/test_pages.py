@@ -7,6 +7,7 @@ import subprocess
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy
 
 from continual.domain.digests import sha256_bytes
 from continual.domain.drift import Action, Verdict
@@ -51,6 +52,17 @@ def test_dashboard_tells_each_site_what_to_do_and_why(door, hospitals):
     assert page.index("Fix the scanner") < page.index("Nothing to do")
     assert "Balanced accuracy" in page
     assert "falls by 0.30" in page
+
+
+@pytest.mark.parametrize("page", ["/dashboard", "/v1/sites"])
+def test_samples_are_counted_by_the_database_and_not_read(door, hospitals, page):
+    asked = []
+    sqlalchemy.event.listen(
+        door.registry.samples._database.engine, "before_cursor_execute", lambda *said: asked.append(said[2])
+    )
+    assert door.http.get(page).status_code == 200
+    assert [statement for statement in asked if "pixel_statistics" in statement] == []
+    assert any("count(" in statement for statement in asked)
 
 
 def test_what_comes_from_the_registry_is_escaped(door, hospitals):
@@ -153,9 +165,11 @@ def test_sites_and_drift_reports_are_told_in_json(door, hospitals):
     assert door.http.get("/v1/drift-reports/999").status_code == 404
 
 
-def test_metrics_count_requests_by_route_and_show_champion_drift_and_quarantine(door, hospitals):
+def test_metrics_count_requests_by_route_and_show_champion_drift_and_quarantine(door, hospitals, bench):
     for _ in range(3):
         door.http.get("/v1/adapters/wbc/current")
+    refused = [QuarantineEntry("broken", 1, "f" * 64, "blank exposure; check the exposure")]
+    bench.registry.samples.record("broken", [], refused, "test")
     door.http.get("/no/such/page")
     door.http.request("INVENTED", "/v1/adapters")
     text = door.http.get("/metrics").text
@@ -171,6 +185,7 @@ def test_metrics_count_requests_by_route_and_show_champion_drift_and_quarantine(
     assert 'continual_drift_evidence{adapter="wbc",site="south"} 2.5' in text
     assert 'continual_drift_evidence_limit{adapter="wbc",site="south"} 40.0' in text
     assert 'continual_quarantined_images{site="east"} 1.0' in text
+    assert 'continual_quarantined_images{site="broken"} 1.0' in text
 
 
 def test_metrics_tell_verdicts_as_states_and_reports_as_counts_over_restarts(door, hospitals, bench):

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -140,6 +141,10 @@ def test_open_inference_protocol_takes_base64_images_and_pixels_alike(door, benc
     pixels[:, 32:] -= 20
     same = door.http.post(INFER, json=tensor(pixels)).json()["outputs"][0]["data"]
     assert same == pytest.approx(scores["data"][:2])
+    for numbers in (pixels.tolist(), pixels[None].tolist(), pixels.ravel().astype(float).tolist()):
+        body = tensor(pixels)
+        body["inputs"][0]["data"] = numbers
+        assert door.http.post(INFER, json=body).json()["outputs"][0]["data"] == same
 
 
 @pytest.mark.parametrize(
@@ -149,6 +154,13 @@ def test_open_inference_protocol_takes_base64_images_and_pixels_alike(door, benc
         ({"shape": [64, 64]}, "shape"),
         ({"data": [300] * (64 * 64 * 3)}, "300"),
         ({"data": [1, 2, 3]}, "shape"),
+        ({"data": [90] * (64 * 64 * 3 - 1) + [0.5]}, "whole numbers"),
+        ({"data": [90] * (64 * 64 * 3 - 1) + [True]}, "whole numbers"),
+        ({"data": [90] * (64 * 64 * 3 - 1) + ["90"]}, "whole numbers"),
+        ({"data": [90] * (64 * 64 * 3 - 1) + [float("nan")]}, "whole numbers"),
+        ({"data": [90] * (64 * 64 * 3 - 1) + [2**70]}, "whole numbers"),
+        ({"data": [[[90, 90, 90]] * 32, [[90, 90, 90]] * 96] * 32}, "whole numbers"),
+        ({"data": json.loads("[" * 800 + "90" + "]" * 800)}, "whole numbers"),
         ({"datatype": "BYTES", "data": ["%%%"]}, "base64"),
         ({"datatype": "BYTES", "data": []}, "0 images"),
         ({"datatype": "BYTES", "data": ["aGk="] * 17}, "17 images"),
@@ -158,7 +170,7 @@ def test_a_tensor_of_another_kind_is_422_and_names_what_is_wrong(door, bench, ch
     bench.champion("wbc")
     body = tensor(np.full((64, 64, 3), 90))
     body["inputs"][0].update(change)
-    answer = door.http.post(INFER, json=body)
+    answer = door.http.post(INFER, content=json.dumps(body))
     assert answer.status_code == 422
     assert word in answer.json()["error"]
 

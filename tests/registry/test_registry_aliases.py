@@ -203,6 +203,22 @@ def test_revision_survives_a_lost_connection(postgres, artifacts):
         assert registry.adapters.names() == ()
 
 
+def test_revision_of_a_database_that_is_down_is_refused_as_every_reading_is_and_answers_once_it_is_back(
+    postgres, artifacts
+):
+    url = postgres.create("migrated")
+    name = url.rsplit("/", 1)[1]
+    with open_registry(url, artifacts) as registry:
+        before = registry.adapters.alias_revision()
+        postgres.run(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        postgres.run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        for ask in (registry.adapters.names, registry.adapters.alias_revision, registry.adapters.alias_revision):
+            with pytest.raises(RegistryError, match="the database cannot be used .* check its URL, rights and state"):
+                ask()
+        postgres.run(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        assert registry.adapters.alias_revision() == before
+
+
 def test_revision_can_be_asked_from_many_threads(registry):
     answers = []
     threads = [

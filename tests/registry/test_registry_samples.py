@@ -10,6 +10,7 @@ import pytest
 
 from continual.domain.errors import ArtifactError, ConflictError, NotFoundError, RegistryError
 from continual.domain.samples import IntakeSummary, QuarantineEntry, Split
+from registry import ErasureOrder, SampleCounts
 
 HELD = QuarantineEntry("north", 4, "f" * 64, "file 4 has no pixels; export it again")
 
@@ -37,6 +38,31 @@ def test_a_volume_comes_back_as_one_and_a_picture_does_not(registry, make):
     assert (stored[picture.digest].is_volume, stored[picture.digest].spacing_mm) == (False, None)
     assert (stored[volume.digest].is_volume, stored[volume.digest].spacing_mm) == (True, (0.70312, 0.9, 2.5))
     assert registry.samples.read(stored[volume.digest]) == volume.data
+
+
+def test_counts_are_those_of_every_samples_labels_and_masks_in_order_of_first_intake(registry, make):
+    assert registry.samples.counts() == {}
+    images = make.images(7)
+    images[:3] = [dataclasses.replace(image, label=None) for image in images[:3]]
+    images[2:5] = [dataclasses.replace(image, mask_data=b"mask") for image in images[2:5]]
+    registry.samples.record("north", images, [HELD], "ingest")
+    registry.samples.record("east", make.images(2, site="east", start=20), [], "ingest")
+    registry.samples.record("empty", [], [dataclasses.replace(HELD, site="empty")], "ingest")
+    registry.holds.hold([1], "30% are upside down", "monitor")
+    counts = registry.samples.counts()
+    assert list(counts) == ["north", "east"]
+    assert counts["north"] == SampleCounts(samples=7, labelled=4, masked=3, unlabelled=2, quarantined=1)
+    assert counts["east"] == SampleCounts(samples=2, labelled=2, masked=0, unlabelled=0, quarantined=0)
+    # What no site has stored yet is counted, too, by the file.
+    assert registry.samples.count_quarantined() == {"empty": 1, "north": 1}
+
+
+def test_a_site_whose_last_subject_is_erased_has_no_samples_and_is_still_counted(registry, make):
+    registry.samples.record("north", make.images(1), [], "ingest")
+    registry.erasures.erase(ErasureOrder("north", "subject-0", "it", "withdrawn"))
+    nothing = SampleCounts(samples=0, labelled=0, masked=0, unlabelled=0, quarantined=0)
+    assert registry.samples.counts() == {"north": nothing}
+    assert tuple(registry.samples.counts()) == registry.samples.sites()
 
 
 def test_same_intake_again_stores_nothing_and_writes_no_batch(registry, make):
