@@ -105,10 +105,9 @@ def train_candidate(context: AdapterContext, champion: AdapterVersion | None, si
     Over a closed-form champion the weights start from the nearest ancestor that has LoRA weights, and what was learnt
     since then is learnt with the new samples. Raises StreamError when there are too few labels for the change plan.
     """
-    held = context.registry.holds.held(site)
+    held, start = context.registry.holds.held(site), newest_of_lora(context, champion)
     experience = labelled_experience(context, champion, site)
     remembered = learnable(context, remembered_by(context.registry, champion))
-    start = newest_of_lora(context, champion)
     past = learnt_samples(context, champion) if STRATEGIES[strategy].joint else []
     # Without images, what is left of them can be learnt: those that the memory remembers.
     missed = [] if past or start is champion else learnable(context, learnt_samples(context, champion, start))
