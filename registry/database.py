@@ -7,7 +7,7 @@ its first statement (SQLite BEGIN IMMEDIATE, PostgreSQL advisory lock), so numbe
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, final
 
@@ -71,14 +71,14 @@ class Database:
     def flush_log(self) -> None:
         """SQLite: bring the write-ahead log into the database file and empty it, so that no deleted row is left in it.
 
-        Left for the next time where a reader is in the way for longer than a second.
+        Left for the next time where a reader is in the way for longer than a second, or no file can be written.
         """
         if self.engine.dialect.name != "sqlite":
             return
         pooled = self.engine.raw_connection()
         connection: Any = pooled.driver_connection
         pooled.detach()
-        with named_errors(), closing(connection):
+        with suppress(self.engine.dialect.loaded_dbapi.Error), closing(connection):
             connection.execute(f"PRAGMA busy_timeout={LOG_WAIT_S * 1000}")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 

@@ -48,10 +48,11 @@ def _show(console: "Console", found: Sequence["Refusal"]) -> None:
     table = Table(title="Held back at intake", title_justify="left")
     for heading in ("site", "files", "rows", "reason"):
         table.add_column(heading)
-    for site, reason in dict.fromkeys((each.site, each.reason) for each in found):
-        alike = [each for each in found if (each.site, each.reason) == (site, reason)]
-        rows = [str(each.position) for each in alike[:MOST_ROWS]]
-        told = ", ".join(rows) + (" ..." if len(alike) > MOST_ROWS else "")
-        table.add_row(site, str(len(alike)), told, reason)
+    places: dict[tuple[str, str], list[int]] = {}
+    for refusal in found:
+        places.setdefault((refusal.site, refusal.reason), []).append(refusal.position)
+    for (site, reason), rows in places.items():
+        told = ", ".join(map(str, rows[:MOST_ROWS])) + (" ..." if len(rows) > MOST_ROWS else "")
+        table.add_row(site, str(len(rows)), told, reason)
     console.print(table)
     console.print("Rows are those of the manifest that brought them (a folder: places in name order), from 1.")
