@@ -122,8 +122,10 @@ def test_a_regulariser_adds_nothing_at_the_champion_and_something_away_from_it(c
 @pytest.mark.parametrize("name", [name for name in DISTILLING if name not in MIXING])
 def test_a_distilling_strategy_differs_from_its_plain_twin_by_distillation_alone(case, name):
     plain = "replay" if STRATEGIES[name].replays else "naive"
+    # On all patches: which of them the champion looks at is drawn, and moves the chance of the steps that follow.
     twin, silent, taught = (
-        case.learnt(some, steps=6, distillation=strength) for some, strength in ((plain, 1.0), (name, 0.0), (name, 1.0))
+        case.learnt(some, steps=6, distillation=strength, patch_share=1.0)
+        for some, strength in ((plain, 1.0), (name, 0.0), (name, 1.0))
     )
     assert all(torch.equal(twin[key], silent[key]) for key in twin)
     assert not all(torch.equal(twin[key], taught[key]) for key in twin)

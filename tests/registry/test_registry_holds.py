@@ -72,7 +72,8 @@ def test_labels_of_a_held_batch_judge_no_version_until_it_is_released(registry, 
     with_label, late, early = images[0], images[2], images[3]
     scores, then = {"benign": 0.8, "malignant": 0.2}, datetime(2026, 3, 1, tzinfo=UTC)
     asked = [(image, site) for image in (with_label, late, early) for site in ("north", "")]
-    said = [Prediction("lesion", 1, site, image.digest, scores, then) for image, site in asked]
+    # With its site by one version, without by another: of one version's the first would count alone.
+    said = [Prediction("lesion", 1 if site else 2, site, image.digest, scores, then) for image, site in asked]
     registry.predictions.add([one for one in said if (one.digest, one.site) == (early.digest, "")])
     registry.late_labels.add([OfferedLabel(early.digest, "benign")], "lab")
     registry.samples.record("north", images, [], "ingest")
