@@ -15,8 +15,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
-from itertools import chain
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
@@ -39,15 +38,11 @@ from continual.domain.metrics import task_of
 IMAGES_PER_CALL = 16
 MASK_PIXELS_PER_CALL = 8 * 1024 * 1024
 """Most pixels of masks in one answer: each is a number in JSON."""
-NUMBERS_PER_PIECE = 16 * 1024
-"""Numbers made an array in one call: nothing else runs meanwhile."""
 
 BOX = "box"
 BOX_TYPES = ("FP16", "FP32", "FP64", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")
 
 BODY: dict[str, Any] = {"requestBody": {"content": {"application/json": {}}}}
-
-WholeNumbers: TypeAlias = NDArray[np.int64]
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
@@ -246,22 +241,12 @@ def _pixels(tensor: Tensor) -> list[Pixels]:
     return list(values.astype(np.uint8))
 
 
-def _whole_numbers(data: list[Any]) -> WholeNumbers:
+def _whole_numbers(data: list[Any]) -> NDArray[np.int64]:
     """The numbers as they are nested, 3.0 for 3 too; ValueError, TypeError or OverflowError where they are none."""
-    inner = data[0] if data and isinstance(data[0], list) else ()
-    if inner and isinstance(inner[0], list):
-        return np.stack([_whole_numbers(each) for each in data])
-    step = max(NUMBERS_PER_PIECE // max(len(inner), 1), 1)
-    pieces = [_piece(data[start : start + step], nested=bool(inner)) for start in range(0, len(data), step)]
-    return np.concatenate(pieces)
-
-
-def _piece(data: list[Any], *, nested: bool) -> WholeNumbers:
-    if not set(map(type, chain.from_iterable(data) if nested else data)) <= {int, float}:
-        raise TypeError("neither booleans nor texts are numbers")
-    values = np.asarray(data)
-    with np.errstate(invalid="ignore"):
-        whole = values.astype(np.int64)
+    values = np.asarray(data, dtype=object)
+    if not set(map(type, values.flat)) <= {int, float}:
+        raise TypeError("neither booleans nor texts are numbers, nor rows of several lengths")
+    whole = values.astype(np.int64)
     if not np.array_equal(whole, values):
         raise ValueError("a number is not whole")
     return whole

@@ -107,19 +107,21 @@ class _RegistryState(Collector):
             "continual_drift_evidence", "Evidence of drift since the promotion, 1 says nothing", labels=labels
         )
         limit = GaugeMetricFamily("continual_drift_evidence_limit", "Evidence that calls drift", labels=labels)
-        held_back = GaugeMetricFamily("continual_quarantined_images", "Images in quarantine", labels=["site"])
+        held_back = GaugeMetricFamily(
+            "continual_quarantined_images", "Files held back at intake, not stored", labels=["site"]
+        )
         for (site, adapter), report in latest.items():
             alarm.add_metric([site, adapter], float(is_alarm(report.action)))
             if report.over_time is not None:
                 evidence.add_metric([site, adapter], report.over_time.value)
                 limit.add_metric([site, adapter], report.over_time.threshold)
         looked_at = {site for site, _ in latest}
-        counts = self._registry.samples.counts()
+        sites = self._registry.samples.sites()
         # A scanner whose every image is refused has no stored sample, and is the one to hear of.
         refused = self._registry.samples.count_quarantined()
-        for site in dict.fromkeys([*counts, *refused]):
+        for site in dict.fromkeys([*sites, *refused]):
             held_back.add_metric([site], refused.get(site, 0))
-        for site in counts:
+        for site in sites:
             if site not in looked_at:
                 alarm.add_metric([site, ""], 0.0)
         yield from (alarm, evidence, limit, held_back)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from continual.domain.samples import CleanImage, QuarantineEntry, Split
 from continual.domain.texts import MOST_CHARACTERS, unstorable
 from registry.masks import mask_address
-from registry.splits import UNLABELLED, LabelSplitCounts, NewSubject, assign_splits, stratum
+from registry.splits import UNLABELLED, LabelSplitCounts, NewSubject, assign_splits, least_learnt, stratum
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +159,8 @@ def _new_subjects(draft: _Draft) -> list[NewSubject]:
             labels.setdefault(image.subject, Counter())[kind] += 1
             marks[image.subject] = min(marks.get(image.subject, image.digest), image.digest)
             if image.digest in draft.known.elsewhere:
-                splits = {draft.known.elsewhere[image.digest], elsewhere.get(image.subject, Split.TRAIN)}
-                elsewhere[image.subject] = max(splits, key=list(Split).index)
+                there = draft.known.elsewhere[image.digest]
+                elsewhere[image.subject] = least_learnt((there, elsewhere.get(image.subject, there)))
     wanted = elsewhere | draft.demanded
     return [NewSubject(subject, counts, wanted.get(subject), marks[subject]) for subject, counts in labels.items()]
 

@@ -49,11 +49,14 @@ def not_yet_held(session: Session, site: str, offered: Sequence[QuarantineEntry]
     return [entry for key, entry in entries.items() if key not in stored]
 
 
-def hold_back(session: Session, entries: Sequence[QuarantineEntry], batch: int) -> None:
-    """Store entries that the quarantine does not hold yet."""
+def hold_back(session: Session, entries: Sequence[QuarantineEntry], stored: Collection[str], batch: int) -> None:
+    """Store entries that the quarantine does not hold yet; those of `stored` pictures are marked from the first."""
     if entries:
         first = next_number(session, QuarantineRow.id)
-        rows = [_row(entry, first + place, batch) for place, entry in enumerate(entries)]
+        rows = [
+            _row(entry, first + place, batch) | {"stored_in": batch if entry.file_digest in stored else None}
+            for place, entry in enumerate(entries)
+        ]
         session.execute(insert(QuarantineRow), rows)
 
 
@@ -66,12 +69,10 @@ def no_longer_held(session: Session, site: str, stored: Collection[str]) -> list
     return found
 
 
-def mark_stored(session: Session, site: str, stored: Collection[str], batch: int) -> int:
-    """Write down that these files and pictures are stored since a batch; of how many entries that is told."""
-    entries = no_longer_held(session, site, stored)
+def mark_stored(session: Session, entries: Sequence[int], batch: int) -> None:
+    """Write down that the pictures of these entries are stored since a batch."""
     for numbers in chunks(entries):
         session.execute(update(QuarantineRow).where(QuarantineRow.id.in_(numbers)).values(stored_in=batch))
-    return len(entries)
 
 
 def drop_entries(session: Session, entries: Sequence[int]) -> None:

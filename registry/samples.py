@@ -32,8 +32,10 @@ from registry.quarantine import (
     refusals,
     stored_since,
 )
-from registry.splits import stratum
-from registry.tables import BatchRow, QuarantineRow, SampleRow, SiteRow, SubjectRow
+from registry.splits import least_learnt, stratum
+from registry.tables import BatchRow, SampleRow, SiteRow, SubjectRow
+
+_ON_SUBJECT = (SubjectRow.site == SampleRow.site) & (SubjectRow.pseudonym == SampleRow.subject)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,6 @@ class SampleCounts:
 
 Samples: TypeAlias = list[Sample]
 Batches: TypeAlias = list[Batch]
-Held: TypeAlias = list[QuarantineEntry]
 Refusals: TypeAlias = list[Refusal]
 
 
@@ -200,17 +201,7 @@ class SampleStore:
             labels = session.scalars(select(SampleRow.label).where(SampleRow.label.is_not(None)).distinct())
             return tuple(sorted(label for label in labels if label is not None))
 
-    def quarantine(self, site: str | None = None) -> Held:
-        """What was held back, oldest first."""
-        query = select(QuarantineRow).order_by(QuarantineRow.id)
-        if site is not None:
-            query = query.where(QuarantineRow.site == site)
-        with self._database.read() as session:
-            return [
-                QuarantineEntry(row.site, row.position, row.file_digest, row.reason) for row in session.scalars(query)
-            ]
-
-    def refusals(self, site: str | None = None) -> Refusals:
+    def quarantine(self, site: str | None = None) -> Refusals:
         """What was held back, when, and whether that is settled; oldest first."""
         with self._database.read() as session:
             return refusals(session, site)
@@ -251,7 +242,8 @@ class _Intake:
 
 def _write(session: Session, intake: _Intake) -> IntakeSummary:
     plan, held = intake.plan, not_yet_held(session, intake.site, intake.held())
-    anything = bool(plan.new or plan.relabelled or held or no_longer_held(session, intake.site, plan.stored))
+    left = no_longer_held(session, intake.site, plan.stored)
+    anything = bool(plan.new or plan.relabelled or held or left)
     summary = IntakeSummary(
         site=intake.site,
         batch=next_number(session, BatchRow.number) if anything else None,
@@ -261,12 +253,17 @@ def _write(session: Session, intake: _Intake) -> IntakeSummary:
         relabelled=plan.relabelled,
     )
     if summary.batch is not None:
-        _write_rows(session, intake, summary, summary.batch, held)
+        _write_rows(session, intake, summary, summary.batch, held, left)
     return summary
 
 
 def _write_rows(
-    session: Session, intake: _Intake, summary: IntakeSummary, batch: int, held: Sequence[QuarantineEntry]
+    session: Session,
+    intake: _Intake,
+    summary: IntakeSummary,
+    batch: int,
+    held: Sequence[QuarantineEntry],
+    left: Sequence[int],
 ) -> None:
     plan, at = intake.plan, ledger.moment(session)
     # What was refused before is no news of the scanner, however often it is offered again.
@@ -291,12 +288,13 @@ def _write_rows(
     keep_arrivals(session, late, at, intake.actor)
     masks = {digest: sha256_bytes(mask) for digest, mask in plan.masks.items()}
     write_masks(session, intake.site, masks, batch)
-    hold_back(session, held, batch)
+    mark_stored(session, left, batch)
+    hold_back(session, held, plan.stored, batch)
     payload = {
         "batch": batch,
         "site": intake.site,
         **counts,
-        "left_quarantine": mark_stored(session, intake.site, plan.stored, batch),
+        "left_quarantine": len(left),
         "samples_digest": sha256_json(sorted((image.digest, image.label or "") for image in plan.new)),
         "labels_digest": sha256_json(sorted(plan.labels.items())),
         "masks_digest": sha256_json(sorted((masks | _new_masks(plan)).items())),
@@ -326,11 +324,10 @@ def _write_samples(session: Session, intake: _Intake, batch: int) -> None:
 def _knowledge(session: Session, site: str, images: Sequence[CleanImage]) -> SiteKnowledge:
     samples: dict[str, KnownSample] = {}
     subjects: dict[str, Split] = {}
-    on_subject = (SubjectRow.site == SampleRow.site) & (SubjectRow.pseudonym == SampleRow.subject)
     digests = list({image.digest for image in images})
     for keys in chunks(digests):
         query = select(SampleRow.digest, SampleRow.subject, SampleRow.label, SampleRow.mask, SubjectRow.split).join(
-            SubjectRow, on_subject
+            SubjectRow, _ON_SUBJECT
         )
         for row in session.execute(query.where(SampleRow.site == site, SampleRow.digest.in_(keys))):
             samples[row.digest] = KnownSample(row.subject, row.label, row.mask)
@@ -341,7 +338,7 @@ def _knowledge(session: Session, site: str, images: Sequence[CleanImage]) -> Sit
         subjects.update((pseudonym, Split(split)) for pseudonym, split in found.tuples())
     subject_count = func.count(SampleRow.subject.distinct()).label("subjects")
     masked = and_(SampleRow.label.is_(None), SampleRow.mask.is_not(None)).label("masked")
-    count_query = select(SampleRow.label, masked, SubjectRow.split, subject_count).join(SubjectRow, on_subject)
+    count_query = select(SampleRow.label, masked, SubjectRow.split, subject_count).join(SubjectRow, _ON_SUBJECT)
     count_query = count_query.where(SampleRow.site == site).group_by(SampleRow.label, masked, SubjectRow.split)
     counts = {
         (stratum(row.label, masked=row.masked), Split(row.split)): int(row.subjects)
@@ -352,13 +349,12 @@ def _knowledge(session: Session, site: str, images: Sequence[CleanImage]) -> Sit
 
 
 def _splits_elsewhere(session: Session, site: str, digests: Sequence[str]) -> dict[str, Split]:
-    """On which side other sites have these pictures; of several sides the one that is trained on least."""
-    on_subject = (SubjectRow.site == SampleRow.site) & (SubjectRow.pseudonym == SampleRow.subject)
-    query = select(SampleRow.digest, SubjectRow.split).join(SubjectRow, on_subject).where(SampleRow.site != site)
-    order, found = list(Split), dict[str, Split]()
+    """On which side other sites have these pictures."""
+    query = select(SampleRow.digest, SubjectRow.split).join(SubjectRow, _ON_SUBJECT).where(SampleRow.site != site)
+    found: dict[str, Split] = {}
     for keys in chunks(digests):
         for digest, split in session.execute(query.where(SampleRow.digest.in_(keys))).tuples():
-            found[digest] = max(found.get(digest, Split.TRAIN), Split(split), key=order.index)
+            found[digest] = least_learnt((Split(split), found.get(digest, Split(split))))
     return found
 
 
@@ -377,7 +373,7 @@ def _samples() -> Select[Any]:
         SampleRow.mask,
         SampleRow.spacing_mm,
     )
-    query = query.join(SubjectRow, (SubjectRow.site == SampleRow.site) & (SubjectRow.pseudonym == SampleRow.subject))
+    query = query.join(SubjectRow, _ON_SUBJECT)
     query = query.join(SiteRow, SiteRow.name == SampleRow.site)
     return query.order_by(SiteRow.position, SampleRow.digest)
 

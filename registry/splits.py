@@ -8,7 +8,7 @@ again and again, and the draw kept whose images come nearest to the shares (rera
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -43,6 +43,11 @@ class NewSubject:
     labels: Mapping[str, int]
     demanded: Split | None = None
     mark: str = ""
+
+
+def least_learnt(splits: Iterable[Split]) -> Split:
+    """Of several sides the one that least is learnt from: test before validation before training."""
+    return max(splits, key=list(Split).index)
 
 
 def stratum(label: str | None, *, masked: bool) -> str:

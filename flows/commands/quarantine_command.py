@@ -28,7 +28,7 @@ def quarantine(
 
         from flows.workplace import check_site
 
-        found = workplace.registry.samples.refusals(site)
+        found = workplace.registry.samples.quarantine(site)
         if not found:
             check_site(workplace, site)
         shown = [refusal for refusal in found if everything or not refusal.settled]

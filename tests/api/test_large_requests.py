@@ -59,17 +59,14 @@ def images_of(data: list, shape: tuple[int, ...]) -> list[np.ndarray]:
     return [read.args[0] for read in inference_protocol.images_of(tensor)]
 
 
-def test_pixels_read_in_pieces_are_the_pixels_that_were_sent(monkeypatch):
-    monkeypatch.setattr(inference_protocol, "NUMBERS_PER_PIECE", 20)
+def test_pixels_are_those_that_were_sent_however_they_are_nested():
     sent = np.random.default_rng(1).integers(0, 256, (2, 6, 5, 3))
     for data in (sent, sent.ravel(), sent.reshape(-1, 3), sent.reshape(12, 5, 3), sent.astype(float)):
         np.testing.assert_array_equal(images_of(data.tolist(), sent.shape), sent)
 
 
-def test_rows_of_two_lengths_are_refused_in_whatever_pieces_they_are_read(monkeypatch):
+def test_rows_of_two_lengths_are_refused():
     rows = np.full((1, 6, 8, 3), 90).tolist()
     rows[0][3].append(rows[0][4].pop())
-    for numbers in (1, 20, 10_000):
-        monkeypatch.setattr(inference_protocol, "NUMBERS_PER_PIECE", numbers)
-        with pytest.raises(Problem, match="whole numbers"):
-            images_of(rows, (1, 6, 8, 3))
+    with pytest.raises(Problem, match="whole numbers"):
+        images_of(rows, (1, 6, 8, 3))

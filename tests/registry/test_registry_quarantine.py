@@ -28,7 +28,9 @@ def test_a_file_that_is_stored_after_all_no_longer_counts_against_its_batch(regi
     assert still_held(registry) == [3]
     registry.samples.record("north", [images[0], images[2]], refused[2:], "ingest")
     assert still_held(registry) == [1, 0]
-    assert registry.samples.quarantine("north") == refused
+    assert [(each.file_digest, each.reason) for each in registry.samples.quarantine("north")] == [
+        (entry.file_digest, entry.reason) for entry in refused
+    ]
     assert [entry.payload["left_quarantine"] for entry in registry.ledger.list()] == [0, 2]
 
 
@@ -48,6 +50,7 @@ def test_a_wrong_label_for_a_stored_picture_is_held_back_and_says_nothing_of_the
     assert registry.samples.record("north", wrong, [], "ingest").quarantined == 2
     assert len(registry.samples.quarantine("north")) == 2
     assert still_held(registry) == [0, 0]
+    assert [entry.payload["left_quarantine"] for entry in registry.ledger.list()] == [0, 0]
 
 
 def test_two_sites_with_the_same_file_do_not_settle_each_others_quarantine(registry, make):
@@ -75,11 +78,11 @@ def test_why_and_when_files_were_refused_is_told_until_they_come_in(registry, ma
     wrong = dataclasses.replace(make.images(1)[0], label="another", file_digest=images[0].file_digest)
     registry.samples.record("north", [images[0]], [], "ingest")
     registry.samples.record("north", [wrong], [], "ingest")
-    found = registry.samples.refusals("north")
+    found = registry.samples.quarantine("north")
     assert [(each.position, each.batch, each.settled) for each in found] == [(1, 1, True), (2, 1, False), (1, 3, False)]
     assert "contradicts" in found[2].reason
     assert found[0].refused_at == registry.samples.batches("north")[0].created_at
     # A wrong label is no image in quarantine, nor is a file with two reasons two.
     registry.samples.record("north", [], [held_back(images[1], reason="its mask is unknown")], "ingest")
     assert registry.samples.count_quarantined() == {"north": 1}
-    assert registry.samples.refusals("south") == []
+    assert registry.samples.quarantine("south") == []
