@@ -244,7 +244,7 @@ def _pixels(tensor: Tensor) -> list[Pixels]:
 def _whole_numbers(data: list[Any]) -> NDArray[np.int64]:
     """The numbers as they are nested, 3.0 for 3 too; ValueError, TypeError or OverflowError where they are none."""
     values = np.asarray(data, dtype=object)
-    if not set(map(type, values.flat)) <= {int, float}:
+    if not set(map(type, values.ravel())) <= {int, float}:
         raise TypeError("neither booleans nor texts are numbers, nor rows of several lengths")
     whole = values.astype(np.int64)
     if not np.array_equal(whole, values):
