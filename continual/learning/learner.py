@@ -84,6 +84,7 @@ def learn(
         regularisation=options.regularisation,
         teacher=_teacher(network, cache, request, plan, options.patch_share) if strategy.distils else None,
         distillation=options.distillation,
+        remembered=len(request.memory),
     )
     half = bool(plan.replayed)
     mixing = options.mixing if half and strategy.mixes else 0.0

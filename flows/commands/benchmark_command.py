@@ -31,7 +31,7 @@ from flows.commands.command_options import (
 
 SEED = 20260301
 OF_MASKS = "naive,replay,ewc,lwf,replay_ewc,replay_lwf,der++,joint,linear_probe"
-TRAINED = f"{OF_MASKS},replay_mix"
+TRAINED = f"{OF_MASKS},replay_mix,replay_mix_ewc"
 ALL = f"{TRAINED},nearest_mean,random_projection"
 """With those that answer from one view of an image alone."""
 
@@ -47,7 +47,7 @@ def benchmark(  # noqa: PLR0913 (one parameter per option)
     strategies: Annotated[
         str | None,
         typer.Option(
-            help=f"Comma-separated; full tunes the whole backbone. Default: {ALL} (of masks without the last three)."
+            help=f"Comma-separated; full tunes the whole backbone. Default: {ALL} (of masks without the last four)."
         ),
     ] = None,
     task: WhichTask = Task.CLASSIFICATION,

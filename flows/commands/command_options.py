@@ -67,7 +67,8 @@ TestTimeViews = Annotated[
     ),
 ]
 Steps = Annotated[
-    int, typer.Option(min=1, help="Optimizer steps per update; replay_mix with a memory takes three quarters of them.")
+    int,
+    typer.Option(min=1, help="Optimizer steps per update; with a memory, replay_mix... take three quarters of them."),
 ]
 WhichViews = Annotated[
     Views | None,

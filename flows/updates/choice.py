@@ -74,8 +74,8 @@ def check_mixing(options: AdapterOptions, names: Sequence[str]) -> None:
     mixing = [name for name in names if name in STRATEGIES and STRATEGIES[name].mixes]
     if mixing and options.task is Task.SEGMENTATION:
         raise StreamError(
-            f"strategy {mixing[0]!r} mixes whole images, which masks do not allow; choose replay_lwf, which is the "
-            "same without mixing"
+            f"strategy {mixing[0]!r} mixes whole images, which masks do not allow; choose replay_lwf "
+            "or replay_ewc, which mix nothing"
         )
 
 

@@ -62,7 +62,7 @@ SECOND, FOURTH = 1, 3
 """Places of the sites whose updates are measured, counted from 0."""
 AS_PLAIN = "replay_ewc"
 """What the plain loop trains with."""
-AT_FOURTH = ("replay_ewc", "replay_mix")
+AT_FOURTH = ("replay_ewc", "replay_mix", "replay_mix_ewc")
 
 
 class PixelNetwork(nn.Module):

@@ -125,6 +125,20 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 @pytest.fixture
+def unmixed_twin(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Makes a strategy that is the named one but for its mixtures, and returns its name."""
+
+    def made(name: str) -> str:
+        from continual.learning import STRATEGIES
+
+        twin = replace(STRATEGIES[name], name="unmixed", mixes=False)
+        monkeypatch.setitem(STRATEGIES, twin.name, twin)
+        return twin.name
+
+    return made
+
+
+@pytest.fixture
 def penalty() -> Callable[..., float]:
     """What a strategy's plugins add to the loss of a network, in the context given."""
 

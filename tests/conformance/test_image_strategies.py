@@ -10,6 +10,7 @@ from continual.domain.errors import LearningError
 from continual.domain.samples import Split
 from continual.learning import STRATEGIES, Checkpoints, UpdateRequest, learn, loop, probabilities
 from continual.learning.mixing import Mixture
+from continual.learning.strategies import StrategyContext
 
 NAMES = list(STRATEGIES)
 DISTILLING = [name for name, strategy in STRATEGIES.items() if strategy.distils]
@@ -84,9 +85,9 @@ def test_distillation_keeps_the_network_nearer_to_what_the_champion_said(toy, ch
 
 
 @pytest.mark.parametrize("name", MIXING)
-def test_mixtures_that_hold_one_image_each_teach_what_unmixed_images_do(images_case, name, monkeypatch):
+def test_mixtures_that_hold_one_image_each_teach_what_unmixed_images_do(images_case, unmixed_twin, name, monkeypatch):
     # Every patch is seen, since mixtures and patches draw from one chance.
-    unmixed, mixed = (images_case.learnt(some, steps=6, patch_share=1.0) for some in ("replay_lwf", name))
+    unmixed, mixed = (images_case.learnt(some, steps=6, patch_share=1.0) for some in (unmixed_twin(name), name))
     monkeypatch.setattr(loop, "draw_mixture", lambda images, _mixing, _device: Mixture(1.0, torch.randperm(images)))
     pure = images_case.learnt(name, steps=6, patch_share=1.0)
     assert all(torch.allclose(unmixed[key], pure[key], atol=1e-6) for key in unmixed)
@@ -104,5 +105,27 @@ def test_nothing_is_mixed_where_there_is_no_memory(toy, name):
 
 @pytest.mark.parametrize("name", MIXING)
 def test_a_mixing_of_nothing_is_refused(images_case, name):
-    with pytest.raises(LearningError, match=r"mixing of 0, must be at least 0.05 for 'replay_mix'; correct mixing"):
+    with pytest.raises(LearningError, match=rf"mixing of 0, must be at least 0.05 for '{name}'; correct mixing"):
         images_case.learnt(name, steps=1, mixing=0)
+
+
+@pytest.mark.parametrize(("remembered", "share"), [(1, 1.0), (50, 1.0), (100, 0.5), (200, 0.25)])
+def test_beside_mixtures_a_small_memorys_weights_are_held_the_more(champion, penalty, remembered, share):
+    network = champion.network()
+    away = {key: weight.detach() + 0.01 for key, weight in network.trainable().items()}
+    context = StrategyContext(None, champion.importance, away, 8, regularisation=100.0, remembered=remembered)
+    assert penalty("replay_mix_ewc", context, network) == pytest.approx(share * penalty("ewc", context, network))
+
+
+def test_a_strategy_hears_how_many_images_are_remembered(toy, champion, monkeypatch):
+    heard = []
+
+    def plugins(context: StrategyContext) -> tuple[()]:
+        heard.append(context.remembered)
+        return ()
+
+    monkeypatch.setitem(STRATEGIES, "listening", replace(STRATEGIES["replay"], plugins=plugins))
+    request = replace(champion.request("listening"), memory=champion.memory[:7])
+    toy.learn(champion.network(), request, steps=1)
+    toy.learn(toy.fresh(), UpdateRequest("listening", toy.samples["north", Split.TRAIN]), steps=1)
+    assert heard == [7, 0]

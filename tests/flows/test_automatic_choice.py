@@ -203,6 +203,14 @@ def test_a_plan_without_weight_consolidation_measures_no_importance(shifted):
         assert load(file_of(desk, number, "importance.safetensors")) == {}
 
 
+def test_mixtures_with_weight_consolidation_make_versions_that_the_next_update_finds_importance_in(shifted):
+    desk = shifted("replay_mix_ewc")
+    assert desk.learn("second", strategy="replay_mix_ewc") == "version 2 accepted"
+    assert version(desk, 2).record["steps"] < version(desk, 1).record["steps"]
+    for number in (1, 2):
+        assert any(value.any() for value in load(file_of(desk, number, "importance.safetensors")).values())
+
+
 def test_what_is_no_strategy_is_refused_before_anything_is_taken_in_or_learnt(desk, released, stream):
     from flows.requests import Release
     from flows.update import check_before_release

@@ -19,9 +19,10 @@ from continual.learning.strategies.replay import REPLAY
 from continual.learning.strategies.replay_ewc import REPLAY_EWC
 from continual.learning.strategies.replay_lwf import REPLAY_LWF
 from continual.learning.strategies.replay_mix import REPLAY_MIX
+from continual.learning.strategies.replay_mix_ewc import REPLAY_MIX_EWC
 from continual.learning.strategies.strategy import Importance, Strategy, StrategyContext
 
-_LOSSES = (NAIVE, REPLAY, EWC, LWF, REPLAY_EWC, REPLAY_LWF, REPLAY_MIX, DER, JOINT)
+_LOSSES = (NAIVE, REPLAY, EWC, LWF, REPLAY_EWC, REPLAY_LWF, REPLAY_MIX, REPLAY_MIX_EWC, DER, JOINT)
 _TUNING_MODES = (LINEAR_PROBE, GRADUAL_UNFREEZING, DISCRIMINATIVE)
 
 STRATEGIES: Mapping[str, Strategy] = {entry.name: entry for entry in (*_LOSSES, *_TUNING_MODES)}

@@ -18,10 +18,10 @@ Importance = Mapping[str, Tensor]
 class StrategyContext:
     """What the loop knows when plugins are made; each is None where there is no past yet.
 
-    `memory` is an Avalanche dataset of replayed draws; `anchor` holds the champion's trainable weights; `teacher` what
-    the champion said of every draw. `regularisation` and `distillation` scale the terms that are added to the loss.
-    Such a term is a mean over the draws that the plugin is shown, or does not depend on them: where a batch is learnt
-    in parts, the loop weighs each part by its share.
+    `memory` is an Avalanche dataset of replayed draws, from `remembered` images; `anchor` holds the champion's
+    trainable weights; `teacher` what the champion said of every draw. `regularisation` and `distillation` scale the
+    terms that are added to the loss. Such a term is a mean over the draws that the plugin is shown, or does not depend
+    on them: where a batch is learnt in parts, the loop weighs each part by its share.
     """
 
     memory: Any | None
@@ -31,6 +31,7 @@ class StrategyContext:
     regularisation: float
     teacher: Teacher | None = None
     distillation: float = 1.0
+    remembered: int = 0
 
 
 @dataclass(frozen=True, slots=True)
