@@ -35,10 +35,13 @@ class SiteCard:
 
 @dataclass(frozen=True, slots=True)
 class MatrixCell:
-    """The metric of one version on one site; `learnt` when the version was trained on that site."""
+    """The metric of one version on one site; `learnt` when the version was trained on that site, `earlier` when the
+    metric is of another test split than the newest version's there: patients and labels have come since.
+    """
 
     value: float | None
     learnt: bool
+    earlier: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,11 @@ class AdapterBoard:
     sites: tuple[str, ...]
     rows: tuple[MatrixRow, ...]
     moves: tuple[AliasMove, ...]
+
+    @property
+    def has_earlier_splits(self) -> bool:
+        """Whether a column of the matrix holds figures of more than one test split."""
+        return any(cell.earlier for row in self.rows for cell in row.cells)
 
     def plot(self) -> dict[str, object]:
         """The matrix as plotly wants it: rows bottom-up are versions in order of number."""
@@ -96,7 +104,8 @@ def _marks(row: MatrixRow) -> list[str]:
 def _cell_text(cell: MatrixCell) -> str:
     if cell.value is None:
         return ""
-    return f"<b>{cell.value:.2f}</b>" if cell.learnt else f"{cell.value:.2f}"
+    text = f"<b>{cell.value:.2f}</b>" if cell.learnt else f"{cell.value:.2f}"
+    return f"{text}*" if cell.earlier else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,11 +191,25 @@ def _board(service: Service, adapter: str) -> AdapterBoard:
         versions=tuple(reversed(versions)),
         aliases=aliases,
         sites=sites,
-        rows=tuple(_row(version, sites, aliases.get(version.number, ())) for version in versions),
+        rows=_rows(versions, sites, aliases),
         moves=tuple(sorted(held.history(adapter, CHAMPION), key=lambda move: move.moved_at, reverse=True)),
     )
 
 
-def _row(version: AdapterVersion, sites: Sequence[str], aliases: tuple[str, ...]) -> MatrixRow:
-    cells = tuple(MatrixCell(version.metrics.get(site), site in version.trained_on) for site in sites)
-    return MatrixRow(version.number, version.state, aliases, cells)
+def _rows(
+    versions: Sequence[AdapterVersion], sites: Sequence[str], aliases: Mapping[int, tuple[str, ...]]
+) -> tuple[MatrixRow, ...]:
+    """The matrix of versions in order of number; a column's figures are held against its newest one."""
+    newest = {site: version for version in versions for site in version.metrics}
+
+    def cell(version: AdapterVersion, site: str) -> MatrixCell:
+        if site not in version.metrics:
+            return MatrixCell(None, site in version.trained_on)
+        alike = version.was_judged_on(site, *newest[site].judged_on(site))
+        return MatrixCell(version.metrics[site], site in version.trained_on, not alike)
+
+    def row(version: AdapterVersion) -> MatrixRow:
+        cells = tuple(cell(version, site) for site in sites)
+        return MatrixRow(version.number, version.state, aliases.get(version.number, ()), cells)
+
+    return tuple(row(version) for version in versions)

@@ -121,6 +121,16 @@ class AdapterVersion:
     gate: GateDecision | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
 
+    def was_judged_on(self, site: str, digest: str, samples: int) -> bool:
+        """Whether its metric at a site is of the test split with that digest; by its size, where no more was kept."""
+        own, count = self.judged_on(site)
+        return own == digest if own and digest else count == samples
+
+    def judged_on(self, site: str) -> tuple[str, int]:
+        """Digest of the test split that its metric at a site is of, "" where none was kept, and how many samples."""
+        digest = self.record.get("tested", {}).get(site, "")
+        return str(digest), int(self.record.get("scores", {}).get(site, {}).get("samples", 0))
+
 
 @dataclass(frozen=True, slots=True)
 class AliasMove:

@@ -32,12 +32,9 @@ def version_row(context: AdapterContext, version: AdapterVersion, sites: Sequenc
 
 
 def _same_split(context: AdapterContext, version: AdapterVersion, site: str) -> bool:
-    """Whether a site's test split is the one that a version was judged on; by its size, where no more was kept."""
+    """Whether a site's test split is still the one that a version was judged on."""
     samples = labelled_samples(context, site, Split.TEST)
-    judged = version.record.get("tested", {}).get(site)
-    if judged is None:
-        return bool(version.record.get("scores", {}).get(site, {}).get("samples") == len(samples))
-    return bool(judged == split_digest(samples))
+    return version.was_judged_on(site, split_digest(samples), len(samples))
 
 
 def stream_result(context: AdapterContext, wanted: Sequence[str]) -> dict[str, Any]:

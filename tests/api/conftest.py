@@ -5,7 +5,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -73,9 +73,10 @@ class ThresholdPredictor:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Makes what the tests need, in one registry."""
+    """Makes what the tests need, in one registry; versions made from now on are judged on the splits in `tested`."""
 
     registry: Registry
+    tested: dict[str, str] = field(default_factory=dict)
 
     def png(self, grey_level: int = 200, side: int = 64) -> bytes:
         """A square whose left half is `grey_level` and whose right half is a little darker: not blank."""
@@ -117,7 +118,7 @@ class Bench:
             classes=CLASSES,
             metric=metric,
             metrics={"north": 0.91, "south": 0.69 + 0.05 * len(trained_on)},
-            record={"seed": 7, "network": dict(network or {})},
+            record={"seed": 7, "network": dict(network or {}), "tested": dict(self.tested)},
         )
         weights = bytes(range(256)) * 40 + repr((adapter, parent, trained_on)).encode()
         files = {

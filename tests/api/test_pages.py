@@ -82,6 +82,20 @@ def test_matrix_in_the_page_holds_the_versions_metrics(door, hospitals, bench):
     assert matrix["values"][1][:2] == [stored["north"], stored["south"]]
 
 
+def test_figures_of_an_earlier_test_split_are_marked_and_explained(door, hospitals, bench):
+    assert "earlier test split" not in door.http.get("/dashboard").text
+    bench.tested.update(north="a" * 64, south="b" * 64)
+    bench.champion("chest")
+    bench.tested["south"] = "c" * 64
+    bench.champion("chest", parent=1, trained_on=("north", "south"))
+    page = door.http.get("/dashboard", params={"adapter": "chest"}).text
+    found = re.search(r'<script type="application/json" id="matrix-data">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    assert json.loads(found.group(1))["text"] == [["<b>0.91</b>", "0.74*"], ["<b>0.91</b>", "<b>0.79</b>"]]
+    assert "0.740*" in page
+    assert "Of an earlier test split: patients or labels have come since" in page
+
+
 def test_running_and_finished_updates_change_what_a_card_says(door, hospitals, bench):
     update = bench.registry.updates.begin("wbc", "south", 2, {}, "test")
     assert "Update running" in door.http.get("/dashboard").text
